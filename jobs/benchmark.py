@@ -1,0 +1,8 @@
+"""Times training steps: python jobs/benchmark.py --config configs/tats_reconstructed_vit_b.yaml"""
+
+import sys
+
+from tats_ray.runtime.cli import benchmark_main
+
+if __name__ == "__main__":
+    sys.exit(benchmark_main())

@@ -1,0 +1,122 @@
+"""YAML file + dotted overrides -> validated `Config`; every fault is one line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tats_ray.config.tree import Config
+from tats_ray.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also reads 1e-4 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path | None, overrides: list[str]) -> Config:
+    """Reads `path`, applies `a.b=value` overrides in order and validates the result.
+
+    Raises:
+        ConfigError: one line naming the file or field and the remedy.
+    """
+    tree = read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    return config_from_dict(tree)
+
+
+def config_from_dict(tree: dict[str, Any]) -> Config:
+    """Validates a plain mapping, as `Config.model_dump` gives it back."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML, every field written out."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a plain mapping.
+
+    Raises:
+        ConfigError: names the file, and the line where there is one.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{path}{line}: {problem}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}:1: must be a mapping of sections, such as 'run:'")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"override '{override}' must have the form section.key=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"{dotted}: {text!r} is not a YAML value") from None
+    *sections, key = dotted.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{dotted}: '{section}' is a value, not a section")
+    node[key] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first fault: `field: what is wrong; remedy`."""
+    faults = error.errors()
+    # A misspelt key also shows as a missing one: name the misspelling.
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    parts = [str(part) for part in fault["loc"]]
+    field = ".".join(parts) or "config"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{field}: unknown key{_suggestion(parts)}"
+    if fault["type"] == "missing":
+        return f"{field}: is required; set it in the file or as {field}=..."
+    if fault["type"] == "value_error":
+        return message if field == "config" else f"{field}: {message}"
+    return f"{field}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
+
+
+def _suggestion(parts: list[str]) -> str:
+    section: Any = Config
+    for part in parts[:-1]:
+        field = section.model_fields.get(part)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return ""
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(parts[-1], names, n=1)
+    if close:
+        return f"; did you mean {'.'.join([*parts[:-1], close[0]])}?"
+    return f"; known here: {', '.join(names)}"

@@ -1,0 +1,76 @@
+"""The masked autoencoder and its sizes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tats_ray.config.section import Section
+
+# Encoder of ViT and decoder of VideoMAE per size (METHODS: decoder width is half the encoder's).
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "width": 192, "depth": 12, "heads": 3, "decoder": {"width": 96, "depth": 2, "heads": 3},
+    },
+    "small": {
+        "width": 384, "depth": 12, "heads": 6, "decoder": {"width": 192, "depth": 4, "heads": 3},
+    },
+    "base": {
+        "width": 768, "depth": 12, "heads": 12, "decoder": {"width": 384, "depth": 4, "heads": 6},
+    },
+    "large": {
+        "width": 1024, "depth": 24, "heads": 16, "decoder": {"width": 512, "depth": 12, "heads": 8},
+    },
+}  # fmt: skip
+
+
+class DecoderSection(Section):
+    width: int = Field(384, ge=8)
+    depth: int = Field(4, ge=1)
+    heads: int = Field(6, ge=1)
+    target_fraction: float = Field(1.0, gt=0, le=1)  # share of the masked tokens that is predicted
+
+
+class TargetSection(Section):
+    """Pixel target of each token: its own pixels, normalised over the token."""
+
+    normalize: Literal["channel", "joint", "none"] = "channel"  # VideoMAE | MAE-ST | raw
+    epsilon: float = Field(1e-6, ge=0)  # added to the deviation; .1 mutes flat patches
+
+
+class ModelSection(Section):
+    """`size` fills whatever of width, depth, heads and decoder is not given."""
+
+    size: Literal["tiny", "small", "base", "large"] = "base"
+    patch: int = Field(16, ge=1)
+    tubelet: int = Field(2, ge=1)
+    width: int = Field(768, ge=8)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"  # codes | AdaMAE's paper
+    decoder: DecoderSection = DecoderSection()
+    target: TargetSection = TargetSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_from_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("size", "base") not in SIZES:
+            return given
+        preset = SIZES[given.get("size", "base")]
+        decoder = given.get("decoder", {})
+        if isinstance(decoder, dict):
+            decoder = {**preset["decoder"], **decoder}
+        return {**preset, **given, "decoder": decoder}
+
+    @model_validator(mode="after")
+    def heads_divide_width(self) -> ModelSection:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.decoder.width % self.decoder.heads:
+            raise ValueError(
+                f"decoder.width {self.decoder.width} is not divisible by "
+                f"decoder.heads {self.decoder.heads}"
+            )
+        return self

@@ -1,0 +1,62 @@
+"""Rollouts, rewards and PPO. What the policy gradient means is explicit (METHODS 1.3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tats_ray.config.section import Section
+
+
+class RLSection(Section):
+    # Actors and schedule
+    env_runners: int = Field(1, ge=1)
+    learners: int = Field(0, ge=0)  # 0: the PPO learner lives in the driver; n: n remote, with DDP
+    rollout_fraction: float = Field(1.0, gt=0, le=1)  # share of the clips scored by rollout actors
+    rollout_clips: int = Field(8, ge=1)  # clips per rollout, the unit handed to an actor
+    draws_per_clip: int = Field(1, ge=1)
+    staleness: int = Field(1, ge=0)  # round i waits for MAE version i - staleness; 0 is lockstep
+
+    # Meaning of the gradient
+    credit: Literal["per_token", "set"] = "per_token"
+    action_set: Literal["masked", "visible"] = "masked"
+    reward_sign: Literal[1, -1] = 1  # reward = sign x reconstruction error
+    set_log_prob: Literal["mean", "plackett_luce"] = "mean"
+    baseline: Literal["critic", "group", "none"] = "critic"
+    whiten: Literal["clip", "batch", "none"] = "clip"
+
+    # PPO
+    clip: float = Field(0.2, gt=0)
+    epochs: int = Field(1, ge=1)
+    minibatch_clips: int | None = Field(None, ge=1)  # empty: the whole round
+    value_coefficient: float = Field(0.5, ge=0)
+    entropy_coefficient: float = Field(0.01, ge=0)
+    log_ratio_limit: float = Field(5.0, gt=0)  # log-ratios are clamped to +- this before exp
+    lr: float = Field(1.5e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+
+    # Faults
+    rollout_seconds: float = Field(120.0, gt=0)  # time limit of one round of rollouts
+    max_runner_restarts: int = Field(20, ge=0)
+
+    @model_validator(mode="after")
+    def credit_fits_the_action(self) -> RLSection:
+        if self.credit == "per_token" and self.action_set == "visible":
+            raise ValueError(
+                "action_set 'visible' has no per-token error (visible tokens are not "
+                "reconstructed): set rl.credit=set or rl.action_set=masked"
+            )
+        if self.set_log_prob == "plackett_luce" and (
+            self.credit != "set" or self.action_set != "visible"
+        ):
+            raise ValueError(
+                "set_log_prob 'plackett_luce' is the probability of the drawn visible order: "
+                "set rl.credit=set and rl.action_set=visible"
+            )
+        if self.baseline == "group" and self.draws_per_clip < 2:
+            raise ValueError(
+                "baseline 'group' compares the draws of one clip: set rl.draws_per_clip >= 2"
+            )
+        return self

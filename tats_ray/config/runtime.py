@@ -1,0 +1,54 @@
+"""A run's identity, where it executes and how it is tracked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tats_ray.config.section import Section
+
+
+class RunSection(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**31)
+    output_dir: str = "runs"
+
+
+class CheckpointSection(Section):
+    interval: int = Field(500, ge=1)  # steps
+    keep: int = Field(2, ge=1)  # newest checkpoints kept on disc
+
+
+class ClusterSection(Section):
+    """Shares are of one CPU or GPU; an empty GPU share is an even part of what the cluster has."""
+
+    mode: Literal["local", "address", "serial"] = "local"
+    address: str | None = None  # for mode address; 'auto' finds the running cluster
+    cpus: int | None = Field(None, ge=1)  # local: CPUs that Ray may count; empty: as many as needed
+    object_store_mb: int = Field(1024, ge=100)  # local only
+    env_runner_cpus: float = Field(0.5, gt=0)
+    env_runner_gpus: float | None = Field(None, ge=0)
+    learner_cpus: float = Field(0.5, gt=0)
+    learner_gpus: float | None = Field(None, ge=0)
+    train_worker_cpus: float = Field(0.5, gt=0)
+    train_worker_gpus: float | None = Field(None, ge=0)
+    decode_cpus: float = Field(0.5, gt=0)  # per decode task
+    threads: int = Field(1, ge=1)  # torch threads per process
+    wait_seconds: float = Field(300.0, gt=0)  # time limit of every wait between components
+
+    @model_validator(mode="after")
+    def address_goes_with_its_mode(self) -> ClusterSection:
+        if (self.mode == "address") != (self.address is not None):
+            raise ValueError("cluster.address is given with cluster.mode=address, and only then")
+        return self
+
+
+class TrackingSection(Section):
+    mlflow: bool = True  # false: console, metrics.jsonl and pictures only
+    uri: str | None = None  # empty: SQLite file <run.output_dir>/mlflow.db
+    experiment: str = "tats_ray"
+    log_interval: int = Field(10, ge=1)  # steps
+    picture_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only
+    picture_clips: int = Field(4, ge=1)
+    enrichment_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only

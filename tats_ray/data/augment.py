@@ -1,0 +1,121 @@
+"""Crop, resize and flip of whole batches on the training device.
+
+Decoded frames are stored on a fixed canvas, whatever the video's aspect. A box is chosen in the
+video's own geometry and sampled from the canvas in relative coordinates, so that neither the
+canvas nor the crop distorts the picture, and any map on the same canvas can follow the pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tats_ray.config.data import AugmentSection
+from tats_ray.data.randomness import Stream, uniform_rows
+
+# TSN's multi-scale crop: side lengths relative to the short side, and the grid of its 13 offsets.
+MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+MULTI_OFFSETS = np.array(
+    [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0),
+     (1, 1), (3, 1), (1, 3), (3, 3)]
+) / 4.0  # fmt: skip
+
+
+def crop_boxes(
+    section: AugmentSection, aspects: np.ndarray, *, seed: int, first: int
+) -> np.ndarray:
+    """One box and flip per clip.
+
+    Args:
+        section: crop rule.
+        aspects: float [B], width / height of each video.
+        seed: run seed.
+        first: run-wide index of the first clip.
+
+    Returns:
+        float32 [B, 5]: left, top, right, bottom relative to the frame, and 1.0 to flip.
+    """
+    noise = uniform_rows(seed, Stream.AUGMENT, first, len(aspects), 5)
+    short = np.minimum(aspects, 1.0)  # in units of the video's height
+    if section.crop == "full":
+        width, height = aspects, np.ones_like(aspects)
+    elif section.crop == "center":
+        width = height = short
+    elif section.crop == "multi_scale":
+        width, height = _multi_scale_sides(noise[:, 0], short)
+    else:
+        width, height = _random_resized_sides(section, noise[:, :2], aspects)
+    place = _offsets(section, noise[:, 2:4])
+    left = place[:, 0] * (aspects - width) / aspects
+    top = place[:, 1] * (1.0 - height)
+    flip = noise[:, 4] < section.flip
+    return np.stack([left, top, left + width / aspects, top + height, flip], 1).astype(np.float32)
+
+
+def _multi_scale_sides(noise: np.ndarray, short: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """GroupMultiScaleCrop: width and height from the scales, at most one step apart."""
+    count = len(MULTI_SCALES)
+    pairs = [(i, j) for i in range(count) for j in range(count) if abs(i - j) <= 1]
+    chosen = np.array(pairs)[(noise * len(pairs)).astype(int)]
+    scales = np.array(MULTI_SCALES)[chosen]
+    return scales[:, 0] * short, scales[:, 1] * short
+
+
+def _random_resized_sides(
+    section: AugmentSection, noise: np.ndarray, aspects: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area uniform, aspect log-uniform; sides are clamped to the frame instead of redrawn."""
+    low, high = section.area
+    area = (low + noise[:, 0] * (high - low)) * aspects
+    log_low, log_high = np.log(section.aspect)
+    ratio = np.exp(log_low + noise[:, 1] * (log_high - log_low))
+    return np.minimum(np.sqrt(area * ratio), aspects), np.minimum(np.sqrt(area / ratio), 1.0)
+
+
+def _offsets(section: AugmentSection, noise: np.ndarray) -> np.ndarray:
+    if section.crop == "random_resized":
+        return noise
+    if section.crop == "multi_scale":
+        return MULTI_OFFSETS[(noise[:, 0] * len(MULTI_OFFSETS)).astype(int)]
+    return np.full_like(noise, 0.5)
+
+
+def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Samples each map's box to a square, bilinearly.
+
+    Args:
+        maps: float [B, C, H, W], any per-pixel maps on the canvas.
+        boxes: float [B, 5] from `crop_boxes`.
+        size: output side.
+
+    Returns:
+        float [B, C, size, size].
+    """
+    centres = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
+    flip = boxes[:, 4:5]
+    across = flip + (1 - 2 * flip) * centres  # [B, size], right to left where flipped
+    x = boxes[:, 0:1] + across * (boxes[:, 2:3] - boxes[:, 0:1])
+    y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
+    grid = torch.stack(
+        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
+    )
+    return F.grid_sample(maps, grid * 2 - 1, padding_mode="border", align_corners=False)
+
+
+def augment_clips(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crops, resizes and flips clips.
+
+    Args:
+        clips: uint8 [B, T, H, W, 3].
+        boxes: float [B, 5] from `crop_boxes`.
+        size: side of the model input.
+
+    Returns:
+        float32 [B, 3, T, size, size] in [0, 1].
+    """
+    batch, frames, height, width, channels = clips.shape
+    maps = clips.permute(0, 4, 1, 2, 3).reshape(batch, channels * frames, height, width)
+    pixels = crop_resize(maps.float() / 255.0, boxes, size)
+    return pixels.view(batch, channels, frames, size, size)

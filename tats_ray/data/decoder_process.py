@@ -1,0 +1,100 @@
+"""A decoder in a process of its own, so that a file that hangs or crashes it costs one file.
+
+decord can hang inside native code, where no Python time limit reaches; a process can be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+import numpy as np
+
+from tats_ray.data.decode import DecodeRequest, decode_clip
+from tats_ray.errors import VideoDecodeError
+
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class DecoderProcess:
+    """Decodes one clip at a time in a child, which is started on demand and after a loss."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def decode(self, request: DecodeRequest, seconds: float) -> np.ndarray:
+        """Decodes a clip within a time limit; uint8 [T, H, W, 3].
+
+        Raises:
+            VideoDecodeError: also when the child passes the limit or dies.
+        """
+        pipe = self._running_child()
+        try:
+            pipe.send_bytes(json.dumps(asdict(request)).encode())
+            if not pipe.poll(seconds):
+                self.close()
+                raise VideoDecodeError(request.path, f"decoding took more than {seconds:g} s")
+            reply = json.loads(pipe.recv_bytes())
+            if "error" in reply:
+                raise VideoDecodeError(request.path, reply["error"])
+            return np.frombuffer(pipe.recv_bytes(), dtype=np.uint8).reshape(reply["shape"])
+        except (EOFError, OSError):
+            status = self.close()
+            raise VideoDecodeError(
+                request.path, f"the decoder process died (status {status})"
+            ) from None
+
+    def close(self) -> int | None:
+        """Ends the child and returns its exit status; a later `decode` starts another."""
+        if self._child is None or self._pipe is None:
+            return None
+        self._pipe.close()  # the child leaves at end of file, unless it hangs
+        try:
+            status = self._child.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            status = self._child.wait()
+        self._child = self._pipe = None
+        return status
+
+    def _running_child(self) -> Connection:
+        if self._pipe is not None:
+            return self._pipe
+        ours, theirs = Pipe()
+        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tats_ray.data.decoder_process", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # the codecs' own chatter about damaged files
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        theirs.close()
+        self._pipe = ours
+        return ours
+
+
+def serve(pipe: Connection) -> None:
+    """The child's loop: a request in, a shape and the pixels (or the reason) out."""
+    while True:
+        try:
+            request = DecodeRequest(**json.loads(pipe.recv_bytes()))
+        except EOFError:
+            return
+        try:
+            frames = decode_clip(request)
+        except VideoDecodeError as error:
+            pipe.send_bytes(json.dumps({"error": error.reason}).encode())
+            continue
+        pipe.send_bytes(json.dumps({"shape": frames.shape}).encode())
+        pipe.send_bytes(np.ascontiguousarray(frames).reshape(-1).data)
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,135 @@
+"""Makes a manifest from a folder of videos or a list file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tats_ray.data.manifest import ManifestRow, write_manifest
+from tats_ray.data.probe import probe_video
+from tats_ray.errors import ManifestError, VideoDecodeError
+
+SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".mkv",
+        ".avi",
+        ".mov",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".m4v",
+        ".flv",
+        ".wmv",
+        ".3gp",
+        ".ts",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video to look at; `origin` is where it is named, for messages."""
+
+    path: Path
+    label: str | None
+    origin: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    rows: list[ManifestRow]
+    failures: list[VideoDecodeError]
+
+
+def folder_entries(folder: Path) -> list[Entry]:
+    """Every video below a folder; its first sub-folder is its class, none if it lies on top.
+
+    Raises:
+        ManifestError: there is no such folder, or it holds no videos.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ManifestError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))})")
+    return [
+        Entry(
+            path, parts[0] if len(parts := path.relative_to(folder).parts) > 1 else None, str(path)
+        )
+        for path in files
+    ]
+
+
+def list_entries(file: Path) -> list[Entry]:
+    """Videos of a list file: `path`, or path and label separated by tab, comma or space.
+
+    A path is relative to the list file. Where a line has neither tab nor comma, the label is what
+    follows the last space, so that paths may hold spaces as long as every line has a label.
+
+    Raises:
+        ManifestError: file and line.
+    """
+    return list(_parse_lines(file))
+
+
+def prepare(entries: list[Entry], output: Path) -> Prepared:
+    """Probes all videos in parallel and writes the manifest of the readable ones, in order.
+
+    Raises:
+        ManifestError: no video can be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(_probe, entries))
+    rows = [outcome for outcome in outcomes if isinstance(outcome, ManifestRow)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, VideoDecodeError)]
+    if not rows:
+        raise ManifestError(f"none of {len(entries)} videos can be read; the first: {failures[0]}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(output, rows)
+    return Prepared(rows, failures)
+
+
+def _probe(entry: Entry) -> ManifestRow | VideoDecodeError:
+    path = entry.path.absolute()
+    try:
+        if not path.is_file():
+            raise VideoDecodeError(str(path), f"no such file (named in {entry.origin})")
+        info = probe_video(path)
+    except VideoDecodeError as error:
+        return error
+    return ManifestRow(str(path), entry.label, info.frames, info.fps, info.width, info.height)
+
+
+def _parse_lines(file: Path) -> Iterator[Entry]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{file}: is not UTF-8 text") from None
+    empty = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        empty = False
+        origin = f"{file}:{number}"
+        path, label = _split(line.strip())
+        if Path(path).suffix.lower() not in SUFFIXES:
+            raise ManifestError(f"{origin}: '{path}' does not look like a video file")
+        yield Entry(file.parent / path, label, origin)
+    if empty:
+        raise ManifestError(f"{file}: is empty")
+
+
+def _split(line: str) -> tuple[str, str | None]:
+    separator = next((mark for mark in "\t," if mark in line), None)
+    if separator is not None:
+        path, label = line.split(separator)[:2]
+        return path.strip(), label.strip() or None
+    match = re.fullmatch(r"(.*\.\w+) (\S+)", line)
+    return (match[1], match[2]) if match else (line, None)

@@ -1,0 +1,174 @@
+"""The stream of clips decoded by Ray Data tasks; the driver sees references only."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from tats_ray.data.batching import Batcher, Block
+from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
+from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.stage import BlockPlan, QuarantineBook, decode_block
+from tats_ray.errors import ComponentTimeoutError
+
+
+class RayClipStream:
+    """Decodes ahead in CPU tasks, in order, at most two windows of `data.prefetch_blocks`.
+
+    Each window is one Ray Data execution that is drained at once. A single endless execution would
+    be simpler, but while its consumer is the slower side Ray Data's scheduling loop spins in the
+    driver and takes a core of its own.
+    """
+
+    def __init__(
+        self,
+        plan: BlockPlan,
+        cursor: Cursor,
+        book: QuarantineBook,
+        *,
+        decode_cpus: float,
+        wait_seconds: float,
+    ) -> None:
+        """Args: wait_seconds: time limit of the wait for a block."""
+        self._plan = plan
+        self._plan_ref = ray.put(plan)
+        self._book = book
+        self._decode_cpus = decode_cpus
+        self._wait_seconds = wait_seconds
+        self._ready: deque[Block] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+        self._batcher = Batcher(self._blocks(), cursor)
+        self._thread = threading.Thread(
+            target=self._decode_ahead, args=(cursor.block,), name="decode-ahead", daemon=True
+        )
+        self._thread.start()
+
+    def next_batch(self, first: int, clips: int) -> ClipBatch:
+        """The next `clips` clips, by reference.
+
+        Raises:
+            ComponentTimeoutError: no block came within the time limit.
+        """
+        return self._batcher.next_batch(first, clips)
+
+    def close(self) -> None:
+        """Stops decoding ahead."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=30)
+
+    def _blocks(self) -> Iterator[Block]:
+        while True:
+            with self._changed:
+                came = self._changed.wait_for(
+                    lambda: self._ready or self._error, self._wait_seconds
+                )
+                if self._error is not None:
+                    raise self._error
+                if not came:
+                    raise ComponentTimeoutError(
+                        f"no decoded clips came within {self._wait_seconds:g} s "
+                        "(cluster.wait_seconds); decode tasks may find no free CPU"
+                    )
+                block = self._ready.popleft()
+                self._changed.notify_all()
+            yield block
+
+    def _decode_ahead(self, number: int) -> None:
+        """Starts the next window whenever less than one is ready."""
+        window = self._plan.data.prefetch_blocks
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed or len(self._ready) < window)
+                    if self._closed:
+                        return
+                for ref, rows in self._execute(number, number + window):
+                    with self._changed:
+                        self._ready.append(Block(number, ref, rows))
+                        self._changed.notify_all()
+                    number += 1
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _execute(self, start: int, stop: int) -> Iterator[tuple[Any, int]]:
+        _quiet()
+        decode = functools.partial(_decode_task, plan_ref=[self._plan_ref], book=self._book)
+        # from_items makes its blocks in the driver; other sources start tasks of one CPU, which
+        # wait for ever where the actors leave less than that.
+        numbers = list(range(start, stop))
+        dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
+            decode, batch_size=None, num_cpus=self._decode_cpus, zero_copy_batch=True
+        )
+        dataset.context.execution_options.preserve_order = True
+        return iter_block_refs(dataset)
+
+
+def iter_block_refs(dataset: Any) -> Iterator[tuple[Any, int]]:
+    """References to a dataset's blocks and their row counts, in order.
+
+    Ray Data's public iterators copy blocks to the consumer; the references are internal API, which
+    is why they are touched here only.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield entry.ref, entry.metadata.num_rows
+
+
+def read_remote(batch: ClipBatch) -> Clips:
+    """The pixels of a batch whose blocks are in the object store; one slice is not copied."""
+    blocks = ray.get([part.block for part in batch.slices])
+    first = batch.first
+    parts = []
+    for part, block in zip(batch.slices, blocks, strict=True):
+        table = block.slice(part.start, len(part))
+        parts.append(
+            Clips(
+                frames=_tensor_column(table, "frames"),
+                aspects=table["aspects"].to_numpy(),
+                positions=table["positions"].to_numpy(),
+                first=first,
+            )
+        )
+        first += len(part)
+    return concatenate(parts)
+
+
+def _tensor_column(table: Any, name: str) -> np.ndarray:
+    column = table[name].combine_chunks()
+    chunk = column.chunk(0) if hasattr(column, "num_chunks") else column
+    return chunk.to_numpy_ndarray()
+
+
+@functools.cache
+def _process_decoder() -> DecoderProcess:
+    """One decoder per Ray worker process, kept between tasks."""
+    return DecoderProcess()
+
+
+def _decode_task(
+    numbers: dict[str, np.ndarray], plan_ref: list[Any], book: QuarantineBook
+) -> dict[str, np.ndarray]:
+    plan: BlockPlan = ray.get(plan_ref[0])
+    clips = decode_block(plan, int(numbers["item"][0]), _process_decoder(), book)
+    return {"frames": clips.frames, "aspects": clips.aspects, "positions": clips.positions}
+
+
+def _quiet() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

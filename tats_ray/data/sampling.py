@@ -1,0 +1,59 @@
+"""Which frames and which videos make up the stream of clips; pure functions of seed and place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tats_ray.data.randomness import Stream, uniform_rows
+
+
+def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndarray:
+    """Frames of one clip: `frames` of them, `stride` apart, from a random start.
+
+    A video shorter than the clip is read from its first frame, and its last frame is held.
+
+    Args:
+        total: frames in the video, at least 1.
+        start: uniform number in [0, 1) that places the window.
+
+    Returns:
+        int64 [frames], ascending.
+    """
+    span = (frames - 1) * stride + 1
+    first = int(start * (total - span + 1)) if total >= span else 0
+    return np.minimum(first + np.arange(frames, dtype=np.int64) * stride, total - 1)
+
+
+class ClipOrder:
+    """The endless stream of videos: every epoch is the manifest in another seeded order."""
+
+    def __init__(self, videos: int, seed: int) -> None:
+        self.videos = videos
+        self.seed = seed
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Manifest rows at positions `first` .. `first + count - 1`, int64 [count]."""
+        positions = np.arange(first, first + count)
+        parts = [
+            self._order(epoch)[positions[positions // self.videos == epoch] % self.videos]
+            for epoch in range(first // self.videos, (first + count - 1) // self.videos + 1)
+        ]
+        return np.concatenate(parts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.videos)
+            self._epoch = epoch
+        return self._permutation
+
+
+def temporal_starts(seed: int, positions: np.ndarray) -> np.ndarray:
+    """Uniform start of each clip, float64 [B], tied to its place in the stream.
+
+    Args:
+        positions: int64 [B], consecutive.
+    """
+    first = int(positions[0])
+    return uniform_rows(seed, Stream.TEMPORAL, first, len(positions), 1)[:, 0]

@@ -1,0 +1,44 @@
+"""The stream of clips in one process, for serial mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tats_ray.data.batching import Batcher, Block
+from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
+from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.stage import BlockPlan, decode_block
+
+
+class SerialClipStream:
+    """Decodes each block when its first clip is asked for."""
+
+    def __init__(self, plan: BlockPlan, cursor: Cursor, quarantine: Quarantine) -> None:
+        self._plan = plan
+        self._decoder = DecoderProcess()
+        self._quarantine = quarantine
+        self._batcher = Batcher(self._blocks(cursor.block), cursor)
+
+    def next_batch(self, first: int, clips: int) -> ClipBatch:
+        return self._batcher.next_batch(first, clips)
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def _blocks(self, number: int) -> Iterator[Block]:
+        while True:
+            clips = decode_block(self._plan, number, self._decoder, self._quarantine)
+            yield Block(number, clips, len(clips))
+            number += 1
+
+
+def read_local(batch: ClipBatch) -> Clips:
+    """The pixels of a batch whose blocks are in this process."""
+    first = batch.first
+    parts = []
+    for part in batch.slices:
+        rows = part.block.rows(part.start, part.stop)
+        parts.append(Clips(rows.frames, rows.aspects, rows.positions, first))
+        first += len(part)
+    return concatenate(parts)

@@ -1,0 +1,110 @@
+"""The synthetic set on disc: H.264 files, truth masks and a manifest for each split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from tats_ray.config.data import SyntheticSection
+from tats_ray.data.manifest import ManifestRow, write_manifest
+from tats_ray.data.synthetic.motion import KINDS
+from tats_ray.data.synthetic.scene import random_scene, render
+from tats_ray.data.video_writer import write_h264
+
+_FORMAT = 1  # raise it when the same settings give other videos
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Manifests of the training and the held-out clips."""
+
+    train: Path
+    held_out: Path
+
+
+def ensure_synthetic(section: SyntheticSection, output_dir: Path) -> SyntheticSet:
+    """Makes the set on first use; later runs with the same settings find it.
+
+    The folder is written aside and renamed, so that a half-written set is never used.
+    """
+    root = Path(section.root) if section.root else output_dir / "synthetic" / _digest(section)
+    made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
+    if made.train.exists() and made.held_out.exists():
+        return made
+    root.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        _write_split(section, aside, root, "train", 0, section.clips)
+        _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
+        aside.rename(root)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return made
+
+
+def load_truth(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Truth of one clip: bool [F, S, S] of moving and of static objects."""
+    with np.load(path, allow_pickle=False) as stored:
+        shape = tuple(stored["shape"])
+        count = int(np.prod(shape))
+        moving, static = (
+            np.unpackbits(stored[name], count=count).reshape(shape).astype(bool)
+            for name in ("moving", "static")
+        )
+    return moving, static
+
+
+def _write_split(
+    section: SyntheticSection, aside: Path, root: Path, split: str, first: int, count: int
+) -> None:
+    (aside / split).mkdir()
+    kinds = list(KINDS)
+    tasks = [(section, aside / split, first + i, kinds[i % len(kinds)]) for i in range(count)]
+    workers = min(os.cpu_count() or 1, max(1, count // 16))
+    if workers == 1:
+        names = [_write_clip(task) for task in tasks]
+    else:
+        # Not fork: the caller may already run threads.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            names = list(pool.map(_write_clip, tasks, chunksize=8))
+    rows = [
+        ManifestRow(
+            path=str((root / split / f"{name}.mp4").absolute()),
+            label=task[3],
+            frames=section.frames,
+            fps=float(section.fps),
+            width=section.size,
+            height=section.size,
+            truth=str((root / split / f"{name}.npz").absolute()),
+        )
+        for name, task in zip(names, tasks, strict=True)
+    ]
+    write_manifest(aside / f"{split}.parquet", rows)
+
+
+def _write_clip(task: tuple[SyntheticSection, Path, int, str]) -> str:
+    section, folder, seed, kind = task
+    clip = render(random_scene(section, kind, seed))
+    name = f"{seed:06d}_{kind}"
+    write_h264(folder / f"{name}.mp4", clip.frames, section.fps)
+    np.savez_compressed(
+        folder / f"{name}.npz",
+        shape=np.array(clip.moving.shape),
+        moving=np.packbits(clip.moving),
+        static=np.packbits(clip.static),
+    )
+    return name
+
+
+def _digest(section: SyntheticSection) -> str:
+    settings = json.dumps([_FORMAT, section.model_dump(exclude={"root"})], sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:12]

@@ -1,0 +1,130 @@
+"""Scenes of textured objects over a textured background, rendered with their ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tats_ray.config.data import SyntheticSection
+from tats_ray.data.synthetic.motion import Path, motion_path
+from tats_ray.data.synthetic.texture import random_texture, sample_texture
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    texture: np.ndarray  # float32 [S, S, 3]
+    centre: np.ndarray  # (x, y) in pixels at the path's zero
+    half_axes: np.ndarray  # pixels
+    exponent: float  # outline |x/a|^e + |y/b|^e = 1: 2 is an ellipse, 8 almost a rectangle
+    angle: float
+    path: Path  # relative to the background
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    frames: np.ndarray  # uint8 [F, S, S, 3]
+    moving: np.ndarray  # bool [F, S, S], pixels of objects that move relative to the background
+    static: np.ndarray  # bool [F, S, S], pixels of look-alikes that rest on the background
+
+
+@dataclass(frozen=True)
+class Scene:
+    background: np.ndarray  # float32 [S, S, 3]
+    pan: np.ndarray  # float [F, 2], camera displacement in pixels
+    static: list[SceneObject]
+    moving: list[SceneObject]
+
+
+def random_scene(section: SyntheticSection, kind: str, seed: int) -> Scene:
+    """A scene whose moving objects all move in the given kind.
+
+    Everything but the paths depends on the seed alone: two kinds with one seed differ in motion
+    only.
+    """
+    rng = np.random.default_rng([section.seed, seed])
+    background = random_texture(rng, section.size, section.background_contrast)
+    # Look-alikes wear the moving objects' textures, so that appearance tells nothing.
+    textures = [
+        random_texture(rng, section.size, section.object_contrast)
+        for _ in range(max(section.moving_objects, section.static_objects))
+    ]
+    rest = Path(np.zeros((section.frames, 2)), np.zeros(section.frames))
+    static = [
+        _random_object(rng, section, textures[index], rest)
+        for index in range(section.static_objects)
+    ]
+    moving = []
+    for index in range(section.moving_objects):
+        path = motion_path(rng, kind, section.frames, (section.speed[0], section.speed[1]))
+        moving.append(_random_object(rng, section, textures[index], path))
+    return Scene(background, _random_pan(rng, section), static, moving)
+
+
+def render(scene: Scene) -> RenderedClip:
+    """Draws background, look-alikes and moving objects, in this order, frame by frame."""
+    size = scene.background.shape[0]
+    count = len(scene.pan)
+    rows, columns = np.mgrid[:size, :size].astype(np.float64)
+    frames = np.empty((count, size, size, 3), dtype=np.uint8)
+    moving = np.zeros((count, size, size), dtype=bool)
+    static = np.zeros((count, size, size), dtype=bool)
+    for index in range(count):
+        pan_x, pan_y = scene.pan[index]
+        image = sample_texture(scene.background, columns - pan_x, rows - pan_y)
+        for item in scene.static:
+            inside = _paint(image, item, columns - pan_x, rows - pan_y, index)
+            static[index] |= inside
+        for item in scene.moving:
+            inside = _paint(image, item, columns - pan_x, rows - pan_y, index)
+            moving[index] |= inside
+            static[index] &= ~inside
+        frames[index] = np.round(image * 255).astype(np.uint8)
+    return RenderedClip(frames, moving, static)
+
+
+def _paint(
+    image: np.ndarray, item: SceneObject, x: np.ndarray, y: np.ndarray, index: int
+) -> np.ndarray:
+    """Blends one object into the image in place; returns the pixels that it mostly covers."""
+    size = image.shape[0]
+    centre = item.centre + item.path.offset[index] * size
+    # Shortest way around the wrapping frame.
+    dx = (x - centre[0] + size / 2) % size - size / 2
+    dy = (y - centre[1] + size / 2) % size - size / 2
+    turn = item.angle + item.path.angle[index]
+    across = np.cos(turn) * dx + np.sin(turn) * dy
+    along = -np.sin(turn) * dx + np.cos(turn) * dy
+    radius = (
+        np.abs(across / item.half_axes[0]) ** item.exponent
+        + np.abs(along / item.half_axes[1]) ** item.exponent
+    ) ** (1 / item.exponent)
+    cover = np.clip((1 - radius) * item.half_axes.min() + 0.5, 0, 1)  # one pixel of soft rim
+    touched = cover > 0
+    colour = sample_texture(item.texture, across[touched], along[touched])
+    share = cover[touched][:, None].astype(np.float32)
+    image[touched] = image[touched] * (1 - share) + colour * share
+    return cover > 0.5
+
+
+def _random_object(
+    rng: np.random.Generator, section: SyntheticSection, texture: np.ndarray, path: Path
+) -> SceneObject:
+    low, high = section.object_size
+    return SceneObject(
+        texture=texture,
+        centre=rng.uniform(0, section.size, size=2),
+        half_axes=rng.uniform(low, high, size=2) * section.size / 2,
+        exponent=rng.uniform(2.0, 8.0),
+        angle=rng.uniform(0, 2 * np.pi),
+        path=path,
+    )
+
+
+def _random_pan(rng: np.random.Generator, section: SyntheticSection) -> np.ndarray:
+    """Constant camera drift in some clips, rest in the others; pixels, float [F, 2]."""
+    panning = rng.random() < section.panning_share
+    direction = rng.uniform(0, 2 * np.pi)
+    speed = rng.uniform(0.2, 0.6) * section.speed[1] * section.size * panning
+    step = speed * np.array([np.cos(direction), np.sin(direction)])
+    return np.arange(section.frames)[:, None] * step

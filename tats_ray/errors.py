@@ -1,0 +1,73 @@
+"""Every error that a user can cause or meet, in one place. Imports nothing.
+
+Each message is one line that names the field, file or part, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class TatsRayError(Exception):
+    """Base of all errors raised for the user; jobs print it as one line and exit."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        # One line for logs and terminals, whatever a file name or a value holds.
+        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+
+
+class ConfigError(TatsRayError):
+    """A setting is unknown, of the wrong type, or does not fit the others."""
+
+    exit_code = 2
+
+
+class ManifestError(TatsRayError):
+    """A manifest or list file cannot be read; names the file and, where there is one, the line."""
+
+    exit_code = 2
+
+
+class VideoDecodeError(TatsRayError):
+    """One video could not be decoded. The video is quarantined, never replaced."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class TooManyBrokenVideosError(TatsRayError):
+    """The share of undecodable videos passed `data.broken_share`."""
+
+
+class ResourceError(TatsRayError):
+    """The cluster has fewer CPUs or GPUs than the configured parts need."""
+
+    exit_code = 2
+
+
+class RunDirectoryError(TatsRayError):
+    """The run directory holds something that this command must not continue or overwrite."""
+
+    exit_code = 2
+
+
+class CheckpointError(TatsRayError):
+    """A checkpoint cannot be read or does not belong to this model."""
+
+
+class NonFiniteError(TatsRayError):
+    """A loss, gradient or log-probability became NaN or infinite; no update was applied."""
+
+
+class StaleRolloutError(TatsRayError):
+    """A rollout was scored by an older autoencoder than `rl.staleness` permits."""
+
+
+class ComponentTimeoutError(TatsRayError):
+    """A wait on another component passed its time limit; says what was waited for."""
+
+
+class ComponentFailedError(TatsRayError):
+    """A component failed for good, after its restarts; carries the cause."""

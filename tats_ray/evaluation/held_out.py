@@ -1,0 +1,90 @@
+"""Clips kept for looking at: decoded once, with the truth masks where there are some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tats_ray.config import Config
+from tats_ray.config.data import AugmentSection
+from tats_ray.data.augment import augment_clips, crop_boxes, crop_resize
+from tats_ray.data.decode import DecodeRequest
+from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.sampling import frame_indices
+from tats_ray.data.synthetic.generate import load_truth
+from tats_ray.errors import VideoDecodeError
+from tats_ray.evaluation.enrichment import token_cover
+
+MIDDLE = 0.5  # start of the window: the middle of the video
+_PLAIN = AugmentSection(crop="center")  # nothing random: the middle square
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Clips in model geometry and, for synthetic ones, each token's cover.
+
+    Attributes:
+        pixels: float32 [B, 3, T, size, size] in [0, 1].
+        moving, static: float32 [B, N], share of each token inside such objects, or None.
+    """
+
+    pixels: Tensor
+    moving: Tensor | None
+    static: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
+    """Decodes the middle of the first `limit` readable videos of a manifest.
+
+    Raises:
+        VideoDecodeError: of the first video, where none can be read.
+    """
+    rows = read_manifest(manifest).slice(0, limit).to_pylist()
+    decoder = DecoderProcess()
+    frames, kept = [], []
+    failure: VideoDecodeError | None = None
+    for row in rows:
+        try:
+            frames.append(decoder.decode(_request(config, row["path"]), config.data.decode_seconds))
+            kept.append(row)
+        except VideoDecodeError as error:
+            failure = failure or error
+    decoder.close()
+    if failure is not None and not kept:
+        raise failure
+    aspects = np.array([row["width"] / row["height"] for row in kept])
+    boxes = torch.from_numpy(crop_boxes(_PLAIN, aspects, seed=0, first=0))
+    stacked = torch.from_numpy(np.stack(frames))
+    covers = None
+    if all(row["truth"] is not None for row in kept):
+        covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
+    return HeldOut(
+        pixels=augment_clips(stacked, boxes, config.data.size),
+        moving=torch.cat([moving for moving, _ in covers]) if covers else None,
+        static=torch.cat([static for _, static in covers]) if covers else None,
+    )
+
+
+def _request(config: Config, path: str) -> DecodeRequest:
+    data = config.data
+    return DecodeRequest(
+        path, data.frames, data.stride, MIDDLE, data.canvas_height, data.canvas_width, data.decoder
+    )
+
+
+def _covers(config: Config, row: dict, box: Tensor) -> tuple[Tensor, Tensor]:
+    """Token covers [1, N] of moving and static objects at the decoded frames."""
+    indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
+    covers = []
+    for mask in load_truth(row["truth"]):
+        maps = torch.from_numpy(mask[indices]).float()[None]
+        shown = crop_resize(maps, box[None], config.data.size)
+        covers.append(token_cover(shown, config.model.tubelet, config.model.patch))
+    return covers[0], covers[1]

@@ -1,0 +1,161 @@
+"""Masked video autoencoder on timm blocks: visible-only encoder, light decoder, masks by index."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from timm.models.beit import Block  # biases for queries and values only, as VideoMAE has them
+from torch import Tensor, nn
+
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.model import DecoderSection, ModelSection
+from tats_ray.models.positions import position_table
+from tats_ray.models.tokens import (
+    gather_tokens,
+    masked_index,
+    patchify,
+    reconstruction_target,
+    standardize,
+)
+
+_Norm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class Reconstruction(NamedTuple):
+    """What the decoder made of the chosen masked tokens."""
+
+    prediction: Tensor  # float32 [B, q, V * 3]
+    target: Tensor  # float32 [B, q, V * 3]
+    error: Tensor  # float32 [B, q], mean squared error of each token
+
+
+class PatchEmbedding(nn.Module):
+    """Linear map of a standardised tubelet: a 3-D convolution whose kernel is its stride."""
+
+    def __init__(self, values: int, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(values * 3, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """float [B, k, V, 3] in [0, 1] -> [B, k, width], without positions."""
+        return self.projection(standardize(patches).flatten(2))
+
+
+class Encoder(nn.Module):
+    """ViT over the visible tokens."""
+
+    positions: Tensor
+
+    def __init__(self, section: ModelSection, grid: TokenGrid) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(_block(section.width, section.heads, section.mlp_ratio) for _ in range(section.depth))
+        )
+        self.norm = _Norm(section.width)
+        positions = position_table(section.positions, grid, section.width)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Embedded visible tokens [B, k, d] and their index int64 [B, k] -> features [B, k, d]."""
+        return self.norm(self.blocks(tokens + self.positions[visible]))
+
+
+class Decoder(nn.Module):
+    """Narrow ViT over visible features and mask tokens; returns the mask tokens' predictions."""
+
+    positions: Tensor
+
+    def __init__(
+        self, section: DecoderSection, model: ModelSection, grid: TokenGrid, values: int
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(model.width, section.width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(section.width))
+        self.blocks = nn.Sequential(
+            *(_block(section.width, section.heads, model.mlp_ratio) for _ in range(section.depth))
+        )
+        self.norm = _Norm(section.width)
+        self.head = nn.Linear(section.width, values)
+        positions = position_table(model.positions, grid, section.width)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, features: Tensor, visible: Tensor, targets: Tensor) -> Tensor:
+        """Features [B, k, d] at int64 [B, k] -> predictions at int64 [B, q]: [B, q, values]."""
+        known = self.embedding(features) + self.positions[visible]
+        asked = self.mask_token + self.positions[targets]
+        tokens = self.blocks(torch.cat([known, asked.to(known.dtype)], dim=1))
+        return self.head(self.norm(tokens[:, -targets.shape[1] :]))
+
+
+class MaskedAutoencoder(nn.Module):
+    """VideoMAE's model (1-D sinusoid positions, no class token) with masks given as indices."""
+
+    def __init__(self, section: ModelSection, grid: TokenGrid) -> None:
+        super().__init__()
+        self.section = section
+        self.grid = grid
+        values = section.tubelet * section.patch**2
+        self.patch_embedding = PatchEmbedding(values, section.width)
+        self.encoder = Encoder(section, grid)
+        self.decoder = Decoder(section.decoder, section, grid, values * 3)
+        self.apply(_initialize)
+        nn.init.trunc_normal_(self.decoder.mask_token, std=0.02)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """float [B, 3, T, H, W] in [0, 1] -> float [B, N, V, 3]."""
+        return patchify(pixels, self.section.tubelet, self.section.patch)
+
+    def encode(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """Features of the visible tokens, [B, k, width]; only these are ever embedded."""
+        return self.encoder(self.patch_embedding(gather_tokens(patches, visible)), visible)
+
+    def forward(self, patches: Tensor, visible: Tensor, targets: Tensor) -> Reconstruction:
+        """Reconstructs masked tokens from visible ones.
+
+        Args:
+            patches: float [B, N, V, 3] in [0, 1].
+            visible: int64 [B, k].
+            targets: int64 [B, q], masked tokens to predict.
+        """
+        prediction = self.decoder(self.encode(patches, visible), visible, targets).float()
+        target = reconstruction_target(gather_tokens(patches, targets), self.section.target)
+        return Reconstruction(prediction, target, (prediction - target).square().mean(dim=-1))
+
+
+def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None) -> Tensor:
+    """Masked tokens that the decoder predicts.
+
+    Args:
+        visible: int64 [B, k].
+        tokens: tokens per clip.
+        count: q, at most tokens - k.
+        noise: float [B, tokens] that chooses the subset; None predicts every masked token.
+
+    Returns:
+        int64 [B, q], ascending.
+    """
+    masked = masked_index(visible, tokens)
+    if noise is None:
+        return masked
+    chosen = noise.gather(1, masked).topk(count, dim=1, sorted=False).indices
+    return masked.gather(1, chosen).sort(dim=1).values
+
+
+def build_mae(section: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
+    """A freshly initialised model, the same on every process for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MaskedAutoencoder(section, grid)
+
+
+def _block(width: int, heads: int, mlp_ratio: float) -> Block:
+    return Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=_Norm)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,18 @@
+"""Mixed precision and devices."""
+
+from __future__ import annotations
+
+import torch
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast where `precision` asks for it; `auto` means on a GPU that has bf16."""
+    enabled = precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def default_device() -> torch.device:
+    """The process's GPU where it sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,64 @@
+"""Weights and optimiser state as flat name -> numpy array, the form that travels and is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from tats_ray.errors import CheckpointError
+
+State = dict[str, np.ndarray]
+
+
+def model_state(model: nn.Module) -> State:
+    """A copy of the weights on the CPU."""
+    return {name: _to_numpy(value) for name, value in model.state_dict().items()}
+
+
+def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
+    """Sets weights by name.
+
+    Raises:
+        CheckpointError: names the first missing, foreign or misshapen weight.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ state.keys()):
+        kind = "is missing" if name in own else "does not belong to this model"
+        raise CheckpointError(f"weight '{name}' {kind}; the checkpoint is of another model")
+    for name, value in own.items():
+        if tuple(value.shape) != state[name].shape:
+            raise CheckpointError(
+                f"weight '{name}' has shape {state[name].shape}, the model needs "
+                f"{tuple(value.shape)}; check model and masking.sampler sizes"
+            )
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """AdamW's moments and step counts, keyed `<parameter>/<moment>`."""
+    flat: State = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            flat[f"{name}/{key}"] = _to_numpy(value)
+    return flat
+
+
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, np.ndarray]
+) -> None:
+    """Sets the moments; `state` is empty where no step has been taken yet."""
+    by_name = dict(model.named_parameters())
+    for key, value in state.items():
+        name, moment = key.rsplit("/", 1)
+        if name not in by_name:
+            raise CheckpointError(f"optimiser state of unknown weight '{name}'")
+        parameter = by_name[name]
+        tensor = torch.from_numpy(np.array(value))  # the optimiser updates it in place
+        optimizer.state[parameter][moment] = tensor.to(parameter.device)
+
+
+def _to_numpy(value: torch.Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy().copy()

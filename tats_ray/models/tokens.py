@@ -1,0 +1,93 @@
+"""Tokens of a clip: patches, selection by index, reconstruction targets."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.model import TargetSection
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as VideoMAE and AdaMAE
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def patchify(pixels: Tensor, tubelet: int, patch: int) -> Tensor:
+    """Cuts clips into tubelets, ordered frame-major.
+
+    Args:
+        pixels: float [B, 3, T, H, W].
+
+    Returns:
+        float [B, N, V, 3] with V = tubelet * patch * patch values per channel.
+    """
+    return rearrange(
+        pixels, "b c (t u) (h p) (w q) -> b (t h w) (u p q) c", u=tubelet, p=patch, q=patch
+    )
+
+
+def unpatchify(patches: Tensor, grid: TokenGrid, tubelet: int, patch: int) -> Tensor:
+    """Inverse of `patchify`: [B, N, V, 3] -> [B, 3, T, H, W]."""
+    return rearrange(
+        patches,
+        "b (t h w) (u p q) c -> b c (t u) (h p) (w q)",
+        t=grid.time, h=grid.rows, w=grid.columns, u=tubelet, p=patch, q=patch,
+    )  # fmt: skip
+
+
+def standardize(patches: Tensor) -> Tensor:
+    """ImageNet standardisation of the last (colour) axis."""
+    mean = torch.tensor(IMAGE_MEAN, device=patches.device, dtype=patches.dtype)
+    std = torch.tensor(IMAGE_STD, device=patches.device, dtype=patches.dtype)
+    return (patches - mean) / std
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Picks tokens by index: [B, N, ...] and int64 [B, k] -> [B, k, ...]."""
+    shape = index.shape + (1,) * (tokens.dim() - 2)
+    return tokens.gather(1, index.view(shape).expand(*index.shape, *tokens.shape[2:]))
+
+
+def scatter_tokens(values: Tensor, index: Tensor, tokens: int, fill: float = 0.0) -> Tensor:
+    """Puts values at their tokens: [B, k, ...] and int64 [B, k] -> [B, tokens, ...]."""
+    shape = index.shape + (1,) * (values.dim() - 2)
+    out = values.new_full((values.shape[0], tokens, *values.shape[2:]), fill)
+    return out.scatter(1, index.view(shape).expand(values.shape), values)
+
+
+def masked_index(visible: Tensor, tokens: int) -> Tensor:
+    """The tokens that are not visible, ascending.
+
+    Args:
+        visible: int64 [B, k], distinct per row, in any order.
+
+    Returns:
+        int64 [B, tokens - k].
+    """
+    hidden = torch.ones(visible.shape[0], tokens, dtype=torch.int8, device=visible.device)
+    hidden.scatter_(1, visible, 0)
+    # A stable descending sort puts the hidden tokens first, in index order, with a static shape.
+    order = torch.argsort(hidden, dim=1, descending=True, stable=True)
+    return order[:, : tokens - visible.shape[1]]
+
+
+def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
+    """Pixel values that the decoder predicts.
+
+    `channel` normalises every token per colour channel with the unbiased deviation (VideoMAE and
+    AdaMAE code), `joint` over all its values (MAE-ST), `none` keeps pixels.
+
+    Args:
+        patches: float [B, k, V, 3] in [0, 1].
+
+    Returns:
+        float32 [B, k, V * 3].
+    """
+    values = patches.float()
+    if section.normalize != "none":
+        dims = (-2,) if section.normalize == "channel" else (-2, -1)
+        mean = values.mean(dim=dims, keepdim=True)
+        std = values.var(dim=dims, keepdim=True).sqrt()
+        values = (values - mean) / (std + section.epsilon)
+    return values.flatten(2)

@@ -1,0 +1,74 @@
+"""PPO's clipped surrogate over token sets (Schulman et al. 2017, eq. 7 and 9); pure functions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.rl import RLSection
+from tats_ray.models.sampler import PolicyOutput
+from tats_ray.models.tokens import masked_index
+from tats_ray.rl.distribution import gather_log_probs, plackett_luce_log_prob, set_log_prob
+
+
+class PPOBatch(NamedTuple):
+    """Rollouts as the learner sees them; rows are clips."""
+
+    tokens: Tensor  # [B, N, d], patch tokens of the autoencoder that scored them
+    log_policy: Tensor  # float32 [B, N], the policy that drew
+    visible: Tensor  # int64 [B, D, k], as drawn
+    targets: Tensor  # int64 [B, D, q]
+    advantage: Tensor  # float32 [B, D, q] or [B, D]
+    value_target: Tensor  # float32 [B]
+
+
+class PPOLoss(NamedTuple):
+    """Total loss and the figures that show PPO's health; all are scalars on the device."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    kl: Tensor
+    clip_fraction: Tensor
+    ratio_max: Tensor
+
+
+def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
+    """Clipped surrogate - entropy bonus + value error.
+
+    With per-token credit the ratio is that of each masked token, pi_new(i) / pi_old(i); with set
+    credit that of the whole set, through the mean log-probability of its members or of its picks.
+    """
+    old_log, new_log = (
+        _action_log_prob(policy, batch, section) for policy in (batch.log_policy, new.log_probs)
+    )
+    log_ratio = (new_log - old_log).clamp(-section.log_ratio_limit, section.log_ratio_limit)
+    ratio = log_ratio.exp()
+    bounded = ratio.clamp(1 - section.clip, 1 + section.clip)
+    policy = -torch.minimum(ratio * batch.advantage, bounded * batch.advantage).mean()
+    value = (new.value - batch.value_target).square().mean()
+    entropy = -(new.log_probs.exp() * new.log_probs).sum(dim=1).mean()
+    total = policy + section.value_coefficient * value - section.entropy_coefficient * entropy
+    with torch.no_grad():
+        kl = (ratio - 1 - log_ratio).mean()  # Schulman's k3 estimate, never negative
+        clip_fraction = ((ratio - 1).abs() > section.clip).float().mean()
+    return PPOLoss(total, policy, value, entropy, kl, clip_fraction, ratio.detach().amax())
+
+
+def _action_log_prob(log_policy: Tensor, batch: PPOBatch, section: RLSection) -> Tensor:
+    """Log-probability that carries the advantage: [B, D, q] per token, [B, D] per set."""
+    if section.credit == "per_token":
+        return gather_log_probs(log_policy, batch.targets)
+    if section.set_log_prob == "plackett_luce":
+        return plackett_luce_log_prob(log_policy, batch.visible).mean(dim=2)
+    members = batch.visible if section.action_set == "visible" else _masked(batch, log_policy)
+    return set_log_prob(log_policy, members)
+
+
+def _masked(batch: PPOBatch, log_policy: Tensor) -> Tensor:
+    draws = batch.visible.shape[1]
+    masked = masked_index(batch.visible.flatten(0, 1), log_policy.shape[1])
+    return masked.unflatten(0, (-1, draws))

@@ -1,0 +1,110 @@
+"""Command lines of the jobs: `--config FILE section.key=value ... [--dry-run] [--resume]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tats_ray.config import dump_config, load_config
+from tats_ray.errors import TatsRayError
+
+
+def pretrain_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/pretrain.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Pre-train a masked video autoencoder.",
+        epilog="Running the same command again continues an unfinished run.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and leave"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="fail unless there is a run to continue"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    return _guarded(lambda: _pretrain(given))
+
+
+def prepare_data_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/prepare_data.py; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Make a manifest of videos.")
+    parser.add_argument("source", type=Path, help="folder (class = sub-folder) or list file")
+    parser.add_argument("manifest", type=Path, help="Parquet file to write")
+    given = parser.parse_args(arguments)
+    return _guarded(lambda: _prepare(given.source, given.manifest))
+
+
+def benchmark_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/benchmark.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Time training steps in this process, without Ray."
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps per system")
+    parser.add_argument("--systems", nargs="+", default=["random", "tats"])
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    given = parser.parse_intermixed_args(arguments)
+    return _guarded(lambda: _benchmark(given))
+
+
+def _guarded(job: Callable[[], int]) -> int:
+    """Runs a job; a fault of the user's becomes one line and an exit code."""
+    try:
+        return job()
+    except TatsRayError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    config = load_config(given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config))
+        return 0
+    # One thread per process unless the run asks for more: parallelism comes from processes.
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    from tats_ray.runtime.pretrain import pretrain
+
+    pretrain(config, must_resume=given.resume)
+    return 0
+
+
+def _benchmark(given: argparse.Namespace) -> int:
+    configs = {
+        system: load_config(given.config, [*given.overrides, f"masking.system={system}"])
+        for system in given.systems
+    }
+    from tats_ray.evaluation.benchmark import measure_step
+    from tats_ray.models.precision import default_device
+
+    sys.stdout.write(f"device {default_device()}\n")
+    for system, config in configs.items():
+        cost = measure_step(config, given.steps)
+        memory = "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
+        sys.stdout.write(
+            f"{system:<8} {cost.clips_per_second:9.1f} clips/s  step {cost.step_seconds:.4f} s  "
+            f"sampler {cost.sampler_share:.0%}  memory {memory}  "
+            f"loss {cost.first_loss:.3f} -> {cost.last_loss:.3f}\n"
+        )
+    return 0
+
+
+def _prepare(source: Path, manifest: Path) -> int:
+    from tats_ray.data.prepare import folder_entries, list_entries, prepare
+
+    made = prepare(folder_entries(source) if source.is_dir() else list_entries(source), manifest)
+    for failure in made.failures:
+        sys.stderr.write(f"broken: {failure}\n")
+    labels = {row.label for row in made.rows if row.label is not None}
+    sys.stdout.write(
+        f"{manifest}: {len(made.rows)} videos, {len(labels)} labels, "
+        f"{len(made.failures)} broken files left out\n"
+    )
+    return 0

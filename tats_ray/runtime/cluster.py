@@ -1,0 +1,172 @@
+"""Ray: environment, start or connection, shares of CPU and GPU, and the preflight."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from tats_ray.config import Config
+from tats_ray.config.shares import Shares
+from tats_ray.errors import ResourceError
+
+# Read by Ray when it is imported; a user's own setting wins.
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # The Train controller looks at its workers this often; its default of 2 s delays starts.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+_NAMESPACE = "tats_ray"
+
+
+def connect(config: Config) -> None:
+    """Starts a local cluster or joins the configured one.
+
+    Raises:
+        ResourceError: no cluster answers at `cluster.address`, or `cluster.cpus` are too few.
+    """
+    if config.cluster.cpus is not None:
+        _check_cpus(config, config.cluster.cpus)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    import ray
+
+    shared = {
+        "namespace": _NAMESPACE,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(config.cluster.threads)}},
+    }
+    for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if config.cluster.mode == "address":
+        try:
+            ray.init(address=config.cluster.address, **shared)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise ResourceError(
+                f"cluster.address={config.cluster.address}: no Ray cluster can be joined ({first})"
+            ) from None
+        return
+    needed = math.ceil(resident_cpus(config) + config.cluster.decode_cpus)
+    ray.init(
+        address="local",
+        num_cpus=config.cluster.cpus or max(os.cpu_count() or 1, needed),
+        object_store_memory=config.cluster.object_store_mb * 2**20,
+        include_dashboard=False,
+        **shared,
+    )
+
+
+@contextlib.contextmanager
+def native_stderr_to(path: Path) -> Iterator[None]:
+    """Sends what native code writes to stderr into a file for a while.
+
+    RLlib passes its config to restartable actors by reference, and Ray's core warns of that in red
+    at every start, although the driver holds the reference as long as the actors live.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def cluster_resources() -> tuple[float, float]:
+    """CPUs and GPUs of the connected cluster."""
+    import ray
+
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def resident_cpus(config: Config) -> float:
+    """CPUs that actors hold for the whole run."""
+    cluster, rl = config.cluster, config.rl
+    total = config.train.workers * cluster.train_worker_cpus
+    if config.masking.learned:
+        total += rl.env_runners * cluster.env_runner_cpus + rl.learners * cluster.learner_cpus
+    return total
+
+
+def preflight(config: Config, cpus: float, gpus: float) -> Shares:
+    """Checks that everything can be placed at once, before anything is.
+
+    Over-subscription does not fail in Ray: an actor waits for a CPU that another waits for, for
+    ever and without a word.
+
+    Args:
+        cpus, gpus: what the cluster has.
+
+    Raises:
+        ResourceError: with what is needed by whom, and what there is.
+    """
+    cluster = config.cluster
+    _check_cpus(config, cpus)
+    if cluster.train_worker_gpus is None and 0 < gpus < config.train.workers:
+        raise ResourceError(
+            f"train.workers={config.train.workers} need a GPU each, the cluster has {gpus:g}; "
+            "lower train.workers or set cluster.train_worker_gpus=0.0"
+        )
+    share = _gpu_share(config, gpus)
+    train_gpus = share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
+    runner_gpus = share if cluster.env_runner_gpus is None else cluster.env_runner_gpus
+    learner_gpus = share if cluster.learner_gpus is None else cluster.learner_gpus
+    wanted = config.train.workers * train_gpus
+    if config.masking.learned:
+        wanted += config.rl.env_runners * runner_gpus + config.rl.learners * learner_gpus
+    if wanted > gpus + 1e-6:
+        raise ResourceError(
+            f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; lower cluster.*_gpus"
+        )
+    return Shares(
+        cluster.env_runner_cpus, runner_gpus, cluster.learner_cpus, learner_gpus,
+        cluster.train_worker_cpus, train_gpus, cluster.decode_cpus,
+    )  # fmt: skip
+
+
+def _check_cpus(config: Config, cpus: float) -> None:
+    needed = resident_cpus(config) + config.cluster.decode_cpus
+    if needed > cpus + 1e-6:
+        raise ResourceError(
+            f"the cluster has {cpus:g} CPUs, this run needs {needed:g}: {_need(config)}; lower "
+            "the shares in cluster.*, or the numbers of env runners and workers"
+        )
+
+
+def _gpu_share(config: Config, gpus: float) -> float:
+    """One GPU each where there are enough, else even parts of what there is."""
+    users = config.train.workers
+    if config.masking.learned:
+        users += config.rl.env_runners + config.rl.learners
+    if gpus == 0 or gpus >= users:
+        return float(gpus > 0)
+    return math.floor(100 * gpus / users) / 100
+
+
+def _need(config: Config) -> str:
+    cluster, rl = config.cluster, config.rl
+    parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
+    if config.masking.learned:
+        parts.append(f"{rl.env_runners} env runners x {cluster.env_runner_cpus:g}")
+        parts.append(f"{rl.learners} PPO learners x {cluster.learner_cpus:g}")
+    parts.append(f"1 decode task x {cluster.decode_cpus:g}")
+    return " + ".join(parts)

@@ -1,0 +1,90 @@
+"""What a run does with a training state: checkpoint, pictures, enrichment, each when it is due."""
+
+from __future__ import annotations
+
+import math
+
+from tats_ray.config import Config
+from tats_ray.data.clips import Cursor
+from tats_ray.evaluation.enrichment import Enrichment
+from tats_ray.evaluation.held_out import HeldOut
+from tats_ray.evaluation.inspection import Inspector, random_enrichment
+from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.tracking.pictures import save_pictures
+from tats_ray.tracking.tracker import Tracker
+from tats_ray.training.checkpoint import Progress, TrainingState, write_checkpoint
+
+
+class RunOutputs:
+    """Writes checkpoints and pictures, measures enrichment, and remembers the newest figures."""
+
+    def __init__(self, config: Config, directory: RunDirectory, held_out: HeldOut) -> None:
+        self.config = config
+        self.directory = directory
+        self.held_out = held_out
+        self.cursors: dict[int, Cursor] = {}  # finished steps -> place in the data behind them
+        self.enrichment: Enrichment | None = None
+
+    def wants(self, step: int) -> bool:
+        """Whether the state after `step` steps is of use."""
+        tracking = self.config.tracking
+        intervals = (
+            self.config.checkpoint.interval,
+            tracking.picture_interval,
+            tracking.enrichment_interval,
+        )
+        return any(_due(step, interval) for interval in intervals)
+
+    def inspect(self, state: TrainingState, tracker: Tracker, *, last: bool) -> dict[str, float]:
+        """Draws and measures what is due at a state's step; everything, where it is the last.
+
+        Returns:
+            Enrichment figures, where they were measured.
+        """
+        step, tracking = state.train.step, self.config.tracking
+        draw = last or _due(step, tracking.picture_interval)
+        measure = last or _due(step, tracking.enrichment_interval)
+        if not (draw or measure):
+            return {}
+        inspector = Inspector(self.config, state)
+        if draw:
+            shown = inspector.inspect(self.held_out.pixels[: tracking.picture_clips])
+            for file in save_pictures(shown, self.config.grid, self.directory.pictures, step):
+                tracker.mlflow.log_file(file, "pictures")
+        if not measure:
+            return {}
+        self.enrichment = inspector.enrichment(self.held_out)
+        return _figures(self.enrichment)
+
+    def checkpoint(self, state: TrainingState, tracker: Tracker, *, last: bool) -> None:
+        """Writes a checkpoint where one is due; after the step's record, so that neither a crash
+        before it nor one behind it loses or doubles a record."""
+        step = state.train.step
+        if not (last or _due(step, self.config.checkpoint.interval)):
+            return
+        progress = Progress(
+            step=step,
+            clips=step * self.config.train.batch_size,
+            cursor=self.cursors[step],
+            policy_version=0 if state.policy is None else state.policy.version,
+            interval=tracker.interval.begun,
+        )
+        keep = self.config.checkpoint.keep
+        write_checkpoint(self.directory.checkpoints, state, progress, keep)
+        self.cursors = {done: cursor for done, cursor in self.cursors.items() if done >= step}
+
+    def random_enrichment(self) -> Enrichment | None:
+        """What random masks would show on the same clips."""
+        return random_enrichment(self.config, self.held_out)
+
+
+def _due(step: int, interval: int | None) -> bool:
+    return interval is not None and step % interval == 0
+
+
+def _figures(measured: Enrichment | None) -> dict[str, float]:
+    """Finite figures of an enrichment, by name."""
+    if measured is None:
+        return {}
+    figures = {"enrichment/moving": measured.moving, "enrichment/static": measured.static}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -1,0 +1,120 @@
+"""`<run.output_dir>/<run.name>`: what a run leaves behind, and what a restart may continue."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tats_ray.config import Config, config_from_dict, dump_config
+from tats_ray.config.load import read_yaml
+from tats_ray.errors import RunDirectoryError
+from tats_ray.tracking.mlflow_run import flatten, output_dir
+
+# What may differ between the parts of one run: it changes where and how the run executes, but
+# neither what is computed nor in which order.
+_FREE = (
+    "cluster.", "tracking.", "checkpoint.", "rl.env_runners", "rl.learners", "rl.rollout_seconds",
+    "rl.max_runner_restarts", "train.workers", "train.max_failures", "train.snapshot_interval",
+    "train.publish_interval", "run.output_dir", "data.prefetch_blocks", "data.decode_seconds",
+    "data.broken_share",
+)  # fmt: skip
+
+
+class RunDirectory:
+    """Files of one run, locked while a process works on it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.path = output_dir(config) / config.run.name
+        self.checkpoints = self.path / "checkpoints"
+        self.pictures = self.path / "pictures"
+        self.metrics = self.path / "metrics.jsonl"
+        self.ray_train = self.path / "ray_train"
+        self.config_file = self.path / "config.yaml"
+        self._identity = self.path / "run.json"
+        self._summary = self.path / "summary.json"
+        self._quarantine = self.path / "quarantine.json"
+        self._lock: Any = None
+
+    def open(self, manifest: Path, *, must_exist: bool) -> None:
+        """Creates the directory, or checks that it holds the same run.
+
+        Raises:
+            RunDirectoryError: another process works on it, or another run is in it.
+        """
+        if must_exist and not self.config_file.exists():
+            raise RunDirectoryError(
+                f"{self.path}: holds no run to resume; start it without --resume"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        if self.config_file.exists():
+            self._check_same(digest)
+        _write(self.config_file, dump_config(self.config))
+        self.update_identity(manifest_sha256=digest)
+
+    def close(self) -> None:
+        """Gives the directory free; the lock also goes with the process."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def identity(self) -> dict[str, Any]:
+        """What ties the parts of a run together: MLflow run id, manifest digest."""
+        return _read_json(self._identity)
+
+    def update_identity(self, **values: Any) -> None:
+        _write(self._identity, json.dumps(self.identity() | values, indent=2))
+
+    def summary(self) -> dict[str, Any]:
+        """The summary of a finished run; empty before its end."""
+        return _read_json(self._summary)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        _write(self._summary, json.dumps(summary, indent=2))
+
+    def quarantine(self) -> dict[str, str]:
+        """Broken videos of earlier parts, path -> reason."""
+        return _read_json(self._quarantine)
+
+    def write_quarantine(self, reasons: dict[str, str]) -> None:
+        _write(self._quarantine, json.dumps(reasons, indent=2))
+
+    def _take_lock(self) -> None:
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"{self.path}: another process works on this run; use another run.name"
+            ) from None
+
+    def _check_same(self, digest: str) -> None:
+        stored = flatten(config_from_dict(read_yaml(self.config_file)).model_dump())
+        asked = flatten(self.config.model_dump())
+        for key, value in asked.items():
+            if value != stored.get(key) and not key.startswith(_FREE):
+                raise RunDirectoryError(
+                    f"{self.path}: was started with {key}={stored.get(key)}, not {value}; "
+                    "use another run.name, or the old value to continue"
+                )
+        if self.identity().get("manifest_sha256", digest) != digest:
+            raise RunDirectoryError(
+                f"{self.path}: the manifest has changed since the run started, and with it the "
+                "order of the data; use another run.name"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file in one step."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)

@@ -1,0 +1,57 @@
+"""One line per interval for people, and a table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tats_ray.tracking.interval import Record
+
+_console = Console(highlight=False, soft_wrap=True)
+
+# name in the record -> label and format on the line
+_COLUMNS = {
+    "loss": ("loss", "{:.4f}"),
+    "rollout/error": ("error", "{:.4f}"),
+    "ppo/entropy": ("entropy", "{:.2f}"),
+    "ppo/kl": ("kl", "{:.1e}"),
+    "ppo/clip_fraction": ("clip", "{:.0%}"),
+    "ppo/ratio_max": ("ratio", "{:.2f}"),
+    "rollout/mae_lag": ("lag", "{:.1f}"),
+    "time/clips_per_second": ("clips/s", "{:.1f}"),
+    "time/data_share": ("data", "{:.0%}"),
+}
+
+
+def say(text: str) -> None:
+    """A plain line."""
+    _console.print(text, markup=False)
+
+
+def say_record(record: Record, steps: int) -> None:
+    """`step 120/600  loss ...  eta ...`."""
+    parts = [f"step {record.step:>{len(str(steps))}}/{steps}"]
+    for name, (label, form) in _COLUMNS.items():
+        if name in record.figures:
+            parts.append(f"{label} {form.format(record.figures[name])}")
+    seconds = record.figures.get("time/step_seconds")
+    if seconds is not None:
+        parts.append(f"eta {_clock(seconds * (steps - record.step))}")
+    say("  ".join(parts))
+
+
+def say_summary(title: str, summary: dict[str, Any]) -> None:
+    """The run's result."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in summary.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(name, "-" if value is None else shown)
+    _console.print(table)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,88 @@
+"""One picture per clip: frames, the sampler's map, visible tokens, reconstruction, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.evaluation.inspection import Inspection
+
+_INCHES = 1.1  # of one small image
+
+
+def save_pictures(inspection: Inspection, grid: TokenGrid, folder: Path, step: int) -> list[Path]:
+    """Draws every clip of an inspection; one column per time slice of tokens.
+
+    Returns:
+        The files, `step_<n>_clip_<i>.png`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for clip in range(len(inspection.pixels)):
+        file = folder / f"step_{step:08d}_clip_{clip}.png"
+        _draw(_rows(inspection, grid, clip), file, step)
+        files.append(file)
+    return files
+
+
+def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str, np.ndarray, str]]:
+    """Label, images [time, ...] and colour map of each row of the picture."""
+    frames = _slices(inspection.pixels[clip], grid)
+    mask = torch.zeros(grid.tokens)
+    mask[inspection.visible[clip]] = 1.0
+    shown = _spread(mask, grid, frames.shape[1])[..., None]
+    rows = [("frames", frames, "")]
+    if inspection.log_policy is not None:
+        # 1.0 is the probability of a uniform policy.
+        relative = inspection.log_policy[clip].exp() * grid.tokens
+        rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
+    rows += [
+        ("visible", frames * shown + 0.5 * (1 - shown), ""),
+        ("reconstruction", _slices(inspection.reconstruction[clip], grid), ""),
+        ("error", _maps(inspection.error[clip], grid), "inferno"),
+    ]
+    return rows
+
+
+def _draw(rows: list[tuple[str, np.ndarray, str]], file: Path, step: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0][1])
+    figure = Figure(figsize=(_INCHES * (columns + 1.4), _INCHES * (len(rows) + 0.4)))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (label, images, colours) in zip(axes, rows, strict=True):
+        top = float(images.max())
+        for axis, image in zip(line, images, strict=True):
+            shown = axis.imshow(image, cmap=colours or None, vmin=0.0, vmax=top or 1.0)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        if colours:
+            figure.colorbar(shown, ax=list(line), fraction=0.012, pad=0.01).ax.tick_params(
+                labelsize=6
+            )
+    figure.suptitle(f"step {step}", fontsize=9)
+    figure.savefig(file, dpi=100, bbox_inches="tight")
+
+
+def _slices(pixels: Tensor, grid: TokenGrid) -> np.ndarray:
+    """First frame of each time slice: [3, T, S, S] -> [time, S, S, 3]."""
+    step = pixels.shape[1] // grid.time
+    return pixels[:, ::step].permute(1, 2, 3, 0).numpy()
+
+
+def _maps(values: Tensor, grid: TokenGrid) -> np.ndarray:
+    """[N] -> [time, rows, columns]."""
+    return values.view(grid.time, grid.rows, grid.columns).numpy()
+
+
+def _spread(values: Tensor, grid: TokenGrid, size: int) -> np.ndarray:
+    """Token values over their pixels, [N] -> [time, S, S]."""
+    maps = _maps(values, grid)
+    return maps.repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)

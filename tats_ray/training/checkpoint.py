@@ -1,0 +1,150 @@
+"""Checkpoints: a directory of safetensors and JSON, written aside and renamed.
+
+There is one writer, the driver. Nothing here is pickled, so a checkpoint from anywhere can be
+opened without running code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tats_ray.data.clips import Cursor
+from tats_ray.errors import CheckpointError
+from tats_ray.models.state import State
+from tats_ray.rl.versions import PolicyState
+from tats_ray.training.work import TrainState
+
+FORMAT = 1
+_PREFIX = "step_"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that learns, after the same number of steps."""
+
+    train: TrainState
+    policy: PolicyState | None  # None for fixed maskers
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, beside its weights.
+
+    Attributes:
+        step: finished steps; also the autoencoder's version.
+        clips: clips trained on.
+        cursor: place in the stream of blocks behind them.
+        policy_version: PPO updates so far.
+        interval: name -> (sum, count) of the logging interval that the step falls into.
+    """
+
+    step: int
+    clips: int
+    cursor: Cursor
+    policy_version: int
+    interval: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+
+def write_checkpoint(folder: Path, state: TrainingState, progress: Progress, keep: int) -> Path:
+    """Writes `step_<n>` and removes all but the newest `keep`.
+
+    Raises:
+        OSError: disc full or read-only; the previous checkpoints are intact.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{_PREFIX}{progress.step:08d}"
+    aside = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        for name, tensors in _files(state).items():
+            save_file(tensors, aside / f"{name}.safetensors")
+        text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
+        (aside / "progress.json").write_text(text)
+        for file in aside.iterdir():
+            _flush(file)
+        if final.exists():  # the same step again, after a resume
+            shutil.rmtree(final)
+        aside.rename(final)
+        _flush(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "progress.json").is_file())
+
+
+def read_progress(path: Path) -> Progress:
+    """The JSON part.
+
+    Raises:
+        CheckpointError: names the file and the fault.
+    """
+    file = path / "progress.json"
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        if content.pop("format") != FORMAT:
+            raise CheckpointError(f"{file}: written by another version of tats_ray")
+        content["cursor"] = Cursor(**content["cursor"])
+        content["interval"] = {k: (v, n) for k, (v, n) in content["interval"].items()}
+        return Progress(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from None
+
+
+def read_state(path: Path) -> TrainingState:
+    """Weights and optimisers.
+
+    Raises:
+        CheckpointError: names the file and the fault; nothing in it is executed.
+    """
+    progress = read_progress(path)
+    train = TrainState(progress.step, _load(path, "mae"), _load(path, "mae_optimizer"))
+    if not (path / "sampler.safetensors").exists():
+        return TrainingState(train, None)
+    policy = PolicyState(
+        progress.policy_version, _load(path, "sampler"), _load(path, "sampler_optimizer")
+    )
+    return TrainingState(train, policy)
+
+
+def _files(state: TrainingState) -> dict[str, State]:
+    files = {"mae": state.train.mae, "mae_optimizer": state.train.optimizer}
+    if state.policy is not None:
+        files |= {"sampler": state.policy.sampler, "sampler_optimizer": state.policy.optimizer}
+    return files
+
+
+def _load(path: Path, name: str) -> State:
+    file = path / f"{name}.safetensors"
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: is not a complete safetensors file ({error})") from None
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{file}: '{key}' holds values that are not finite")
+    return tensors
+
+
+def _flush(path: Path) -> None:
+    """Makes a file or a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""What passes between the driver and the Train workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tats_ray.data.clips import ClipBatch
+from tats_ray.models.state import State
+from tats_ray.rl.versions import VersionedWeights
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One numbered step of the autoencoder.
+
+    The first `len(visible)` clips were rolled out and bring their visible tokens; for the rest the
+    Train worker asks the masker itself.
+
+    Attributes:
+        step: 0-based number of the step.
+        batch: the global batch by reference.
+        visible: int64 [b, k], b <= len(batch), of the rolled-out clips.
+        policy: sampler for the clips without visible tokens; None for fixed maskers and warm-up.
+        snapshot: whether the full training state is wanted after this step.
+    """
+
+    step: int
+    batch: ClipBatch
+    visible: np.ndarray
+    policy: VersionedWeights | None
+    snapshot: bool
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Autoencoder and optimiser after `step` steps."""
+
+    step: int
+    mae: State
+    optimizer: State
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Figures of a finished step; `step` counts finished steps, from 1."""
+
+    step: int
+    figures: dict[str, float]
+
+
+@dataclass
+class News:
+    """What happened since the driver last asked."""
+
+    reports: list[StepReport] = field(default_factory=list)
+    states: list[TrainState] = field(default_factory=list)
+    failure: str | None = None

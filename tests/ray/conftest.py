@@ -1,0 +1,31 @@
+"""One local Ray cluster for all tests of this folder, with logical CPUs."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # loopback only, gone with the test process
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+import logging
+
+import pytest
+import ray
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    ray.init(
+        address="local",
+        num_cpus=8,
+        object_store_memory=512 * 2**20,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        namespace="tests",
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()

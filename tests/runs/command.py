@@ -1,0 +1,66 @@
+"""The pre-training command as a user runs it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from tests.conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 12
+
+
+class Run:
+    """One run directory and the command that works on it."""
+
+    def __init__(self, synthetic, output: Path, name: str, *overrides: str) -> None:
+        self.path = output / name
+        self.output = output
+        # Checkpoints fall into the middle of logging intervals.
+        places = {
+            "run.output_dir": output, "run.name": name, "data.manifest": synthetic.train,
+            "data.held_out_manifest": synthetic.held_out, "checkpoint.interval": 3,
+        }  # fmt: skip
+        self.command = [
+            sys.executable, "jobs/pretrain.py", *TINY,
+            *(f"{key}={value}" for key, value in places.items()), *overrides,
+        ]  # fmt: skip
+
+    def start(self, *flags: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*self.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def finish(self, *flags: str) -> str:
+        process = self.start(*flags)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        return output
+
+    def wait_for(self, what: str, process: subprocess.Popen) -> None:
+        """Until a file of the run exists."""
+        deadline = time.monotonic() + 100
+        while not list(self.path.glob(what)):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def summary(self) -> dict:
+        return json.loads((self.path / "summary.json").read_text())
+
+    def weights(self) -> dict[str, np.ndarray]:
+        folder = self.path / "checkpoints" / f"step_{STEPS:08d}"
+        return {
+            f"{name}/{key}": value
+            for name in ("mae", "mae_optimizer", "sampler", "sampler_optimizer")
+            for key, value in load_file(folder / f"{name}.safetensors").items()
+        }

@@ -1,0 +1,50 @@
+"""The sampler's policy and value."""
+
+import pytest
+import torch
+
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.masking import SamplerSection
+from tats_ray.models.sampler import build_sampler
+
+GRID = TokenGrid(2, 3, 3)
+
+
+def _sampler(**settings):
+    section = SamplerSection(width=12, heads=2, **settings)
+    return build_sampler(section, 20, GRID, seed=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"shared_trunk": True}, {"blocks": 2}])
+def test_an_untrained_sampler_is_uniform_and_values_nothing(settings):
+    output = _sampler(**settings)(torch.randn(4, GRID.tokens, 20))
+    assert torch.allclose(output.log_probs.exp(), torch.full((4, GRID.tokens), 1 / GRID.tokens))
+    assert torch.equal(output.value, torch.zeros(4))
+
+
+def test_parts_agree_with_the_whole():
+    sampler = _sampler()
+    for parameter in sampler.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randn(4, GRID.tokens, 20)
+    whole = sampler(tokens)
+    assert torch.allclose(whole.log_probs, sampler.log_probs(tokens))
+    assert torch.allclose(whole.value, sampler.value(tokens))
+    assert torch.allclose(whole.log_probs.exp().sum(1), torch.ones(4), atol=1e-5)
+
+
+def test_no_gradient_reaches_the_tokens():
+    """AdaMAE's code lets the sampling loss into the patch embedding; the paper does not."""
+    tokens = torch.randn(2, GRID.tokens, 20, requires_grad=True)
+    output = _sampler()(tokens)
+    (output.log_probs[:, 0].sum() + output.value.sum()).backward()
+    assert tokens.grad is None
+
+
+def test_a_shared_trunk_halves_the_network():
+    own, shared = (
+        sum(parameter.numel() for parameter in sampler.parameters())
+        for sampler in (_sampler(), _sampler(shared_trunk=True))
+    )
+    heads = 12 + 13  # weights of both, bias of the critic's
+    assert own - heads == 2 * (shared - heads)

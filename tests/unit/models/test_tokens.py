@@ -1,0 +1,71 @@
+"""Token arithmetic against plain loops."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.model import TargetSection
+from tats_ray.models.tokens import (
+    gather_tokens,
+    masked_index,
+    patchify,
+    reconstruction_target,
+    scatter_tokens,
+    unpatchify,
+)
+
+GRID = TokenGrid(2, 3, 4)
+
+
+def test_patchify_orders_time_row_column():
+    pixels = torch.rand(2, 3, 4, 6, 8)
+    patches = patchify(pixels, tubelet=2, patch=2)
+    assert patches.shape == (2, GRID.tokens, 8, 3)
+    for token in range(GRID.tokens):
+        time, place = divmod(token, GRID.per_slice)
+        row, column = divmod(place, GRID.columns)
+        block = pixels[:, :, 2 * time : 2 * time + 2, 2 * row : 2 * row + 2,
+                       2 * column : 2 * column + 2]  # fmt: skip
+        assert torch.equal(patches[:, token], block.flatten(2).transpose(1, 2))
+
+
+def test_unpatchify_is_the_inverse():
+    pixels = torch.rand(2, 3, 4, 6, 8)
+    assert torch.equal(unpatchify(patchify(pixels, 2, 2), GRID, 2, 2), pixels)
+
+
+@given(tokens=st.integers(2, 40), data=st.data())
+def test_masked_is_the_rest_in_order(tokens, data):
+    count = data.draw(st.integers(1, tokens - 1))
+    rows = [data.draw(st.permutations(range(tokens)))[:count] for _ in range(3)]
+    masked = masked_index(torch.tensor(rows), tokens)
+    for row, rest in zip(rows, masked.tolist(), strict=True):
+        assert rest == [token for token in range(tokens) if token not in row]
+
+
+def test_gather_and_scatter():
+    tokens = torch.rand(2, 6, 3)
+    index = torch.tensor([[4, 1], [0, 5]])
+    picked = gather_tokens(tokens, index)
+    assert torch.equal(picked, torch.stack([tokens[0, [4, 1]], tokens[1, [0, 5]]]))
+    back = scatter_tokens(picked, index, 6, fill=-1)
+    assert torch.equal(gather_tokens(back, index), picked)
+    assert (back == -1).sum() == 2 * 4 * 3
+
+
+@pytest.mark.parametrize("normalize", ["channel", "joint", "none"])
+@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
+def test_target_equals_the_formula(normalize, epsilon):
+    patches = torch.rand(2, 3, 8, 3, dtype=torch.float64).float()
+    target = reconstruction_target(patches, TargetSection(normalize=normalize, epsilon=epsilon))
+    values = patches.numpy().astype(np.float64)
+    if normalize == "channel":  # VideoMAE: per colour, unbiased
+        mean, std = values.mean(2, keepdims=True), values.std(2, keepdims=True, ddof=1)
+        values = (values - mean) / (std + epsilon)
+    elif normalize == "joint":
+        mean = values.mean((2, 3), keepdims=True)
+        values = (values - mean) / (values.std((2, 3), keepdims=True, ddof=1) + epsilon)
+    assert np.allclose(target.numpy(), values.reshape(2, 3, 24), atol=1e-5)

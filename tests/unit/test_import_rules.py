@@ -1,0 +1,77 @@
+"""Dependencies point one way, and the pure parts stay pure."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "tats_ray"
+# Lowest first: a package may import itself and what stands before it.
+ORDER = ["errors", "config", "data", "models", "masking", "rl", "training", "evaluation",
+         "tracking", "runtime"]  # fmt: skip
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def _files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_dependencies_point_down():
+    wrong = []
+    for path in _files():
+        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if place == "__init__":
+            continue
+        for name in _imports(path):
+            parts = name.split(".")
+            ours = parts[0] == "tats_ray" and len(parts) > 1
+            if ours and ORDER.index(parts[1]) > ORDER.index(place):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_tracking_is_called_from_runtime_only():
+    callers = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in _files()
+        if any(name.startswith("tats_ray.tracking") for name in _imports(path))
+    }
+    assert callers <= {"tracking", "runtime"}
+
+
+@pytest.mark.parametrize("package", ["models", "masking"])
+def test_models_and_masking_import_no_ray(package):
+    for path in (PACKAGE / package).rglob("*.py"):
+        assert not any(name.split(".")[0] == "ray" for name in _imports(path)), path
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("tats_ray.config", {"torch", "ray", "numpy", "pyarrow"}),
+        ("tats_ray.data.decode", {"torch", "ray", "decord", "av"}),
+        ("tats_ray.masking.build", {"ray", "decord", "mlflow"}),
+        ("tats_ray.runtime.serial_backend", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.runtime.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
+    ],
+)
+def test_importing_does_not_pull_in(module, forbidden):
+    script = f"import sys, {module}; print(sorted({forbidden!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,102 @@
+"""Records: averaged once, written once, and not twice after a crash."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import pytest
+
+from tats_ray.tracking.interval import IntervalMean, Record
+from tats_ray.tracking.metrics_file import MetricsFile, read_records
+from tats_ray.tracking.mlflow_run import MLflowRun, tracking_uri
+from tats_ray.tracking.tracker import Tracker
+from tests.conftest import tiny_config
+
+
+def test_an_interval_averages_what_its_steps_have():
+    mean = IntervalMean(3)
+    assert mean.add(1, {"loss": 1.0}) is None
+    assert mean.add(2, {"loss": 2.0, "rare": 10.0}) is None
+    assert mean.add(3, {"loss": 6.0}) == Record(3, {"loss": 3.0, "rare": 10.0})
+    assert mean.close() is None
+    mean.add(4, {"loss": 5.0})
+    assert mean.close() == Record(4, {"loss": 5.0})
+
+
+def test_intervals_end_at_multiples_after_a_resume():
+    mean = IntervalMean(5)
+    closed = [record.step for step in range(8, 21) if (record := mean.add(step, {"loss": 1.0}))]
+    assert closed == [10, 15, 20]
+
+
+def test_an_interval_goes_on_after_a_checkpoint():
+    whole, part = IntervalMean(4), IntervalMean(4)
+    for step in (1, 2, 3):
+        whole.add(step, {"loss": step})
+    for step in (1, 2):
+        part.add(step, {"loss": step})
+    resumed = IntervalMean(4, json.loads(json.dumps(part.begun)))
+    resumed.add(3, {"loss": 3})
+    assert resumed.add(4, {"loss": 4}) == whole.add(4, {"loss": 4})
+
+
+def test_resuming_drops_records_behind_the_checkpoint_and_half_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    for step in (2, 4, 6):
+        file.write(Record(step, {"loss": step / 10}))
+    file.close()
+    with path.open("a") as half:
+        half.write('{"step": 8, "lo')
+    resumed = MetricsFile(path, 4)
+    assert (resumed.first_loss, resumed.last_loss) == (0.2, 0.4)
+    resumed.write(Record(6, {"loss": 0.9}))
+    resumed.close()
+    assert [(line["step"], line["loss"]) for line in read_records(path)] == [
+        (2, 0.2), (4, 0.4), (6, 0.9),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tiny_config(f"run.output_dir={tmp_path}")
+
+
+def test_mlflow_continues_the_same_run_without_doubling_steps(config):
+    run = MLflowRun(config, None)
+    for step in (2, 4, 6):
+        run.log(Record(step, {"loss": 0.5, "ppo/kl": 0.1}))
+    again = MLflowRun(config, run.run_id)  # as after a crash; the checkpoint was at step 2
+    for step in (4, 6, 8):
+        again.log(Record(step, {"loss": 0.4}))
+    again.finish("FINISHED")
+    client = mlflow.MlflowClient(tracking_uri(config))
+    experiment = client.get_experiment_by_name("tats_ray")
+    (stored,) = client.search_runs([experiment.experiment_id])
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params["masking.sampler.width"] == "16"
+    history = client.get_metric_history(stored.info.run_id, "loss")
+    assert [point.step for point in history] == [2, 4, 6, 8]
+
+
+def test_artifacts_stay_in_the_output_directory(config, tmp_path):
+    run = MLflowRun(config, None)
+    (tmp_path / "note.txt").write_text("x")
+    run.log_file(tmp_path / "note.txt", "config")
+    assert list(tmp_path.glob("mlflow_artifacts/**/note.txt"))
+    assert tracking_uri(config) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_the_tracker_adds_rates_and_prints_one_line(tmp_path, capsys):
+    config = tiny_config(f"run.output_dir={tmp_path}", "tracking.mlflow=false")
+    tracker = Tracker(config, tmp_path / "m.jsonl", mlflow_run_id=None, resumed_step=0, begun={})
+    for step in (1, 2):
+        tracker.step(step, {"loss": 0.25, "time/step_seconds": 0.5, "time/data_seconds": 0.1})
+    tracker.close("FINISHED")
+    (line,) = read_records(tmp_path / "m.jsonl")
+    assert line["time/clips_per_second"] == pytest.approx(16)
+    assert line["time/data_share"] == pytest.approx(0.2)
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert len(printed) == 1
+    assert printed[0].startswith("step  2/12  loss 0.2500")

@@ -1,0 +1,185 @@
+"""A checkpoint comes back exactly, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from tats_ray.data.clips import Cursor
+from tats_ray.errors import CheckpointError, NonFiniteError
+from tats_ray.models.inputs import mask_noise
+from tats_ray.rl.serial_learner import SerialActorLearner
+from tats_ray.training.checkpoint import (
+    Progress,
+    TrainingState,
+    checkpoints,
+    read_progress,
+    read_state,
+    write_checkpoint,
+)
+from tats_ray.training.trainer import MAETrainer
+from tests.conftest import random_clips, tiny_config
+
+CONFIG = tiny_config()
+CPU = torch.device("cpu")
+
+
+def _trained(steps):
+    trainer = MAETrainer(CONFIG, CPU)
+    learner = SerialActorLearner(CONFIG, CPU, trainer.mae)
+    for step in range(steps):
+        _advance(trainer, learner, step)
+    return trainer, learner
+
+
+def _advance(trainer, learner, step):
+    clips = random_clips(CONFIG, 8, first=8 * step)
+    rollout, _ = learner.run_round(clips, step)
+    trainer.train_step(clips, torch.from_numpy(rollout.visible[:, 0]))
+
+
+def _state(trainer, learner):
+    return TrainingState(trainer.state(), learner.state())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return _state(*_trained(3))
+
+
+def _progress(step):
+    return Progress(step, 8 * step, Cursor(6, 1), policy_version=step)
+
+
+def _same(one, two):
+    return one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def test_everything_comes_back(tmp_path, trained):
+    path = write_checkpoint(tmp_path, trained, _progress(3), keep=2)
+    assert read_progress(path) == _progress(3)
+    read = read_state(path)
+    assert _same(read.train.mae, trained.train.mae)
+    assert _same(read.train.optimizer, trained.train.optimizer)
+    assert _same(read.policy.sampler, trained.policy.sampler)
+    assert _same(read.policy.optimizer, trained.policy.optimizer)
+    assert (read.train.step, read.policy.version) == (3, 3)
+
+
+def test_training_goes_on_bit_for_bit(tmp_path, trained):
+    trainer, learner = _trained(3)
+    resumed = MAETrainer(CONFIG, CPU)
+    resumed_learner = SerialActorLearner(CONFIG, CPU, resumed.mae)
+    read = read_state(write_checkpoint(tmp_path, trained, _progress(3), keep=2))
+    resumed.load(read.train)
+    resumed_learner.load(read.policy)
+    for step in (3, 4):
+        _advance(trainer, learner, step)
+        _advance(resumed, resumed_learner, step)
+    wanted, got = _state(trainer, learner), _state(resumed, resumed_learner)
+    assert _same(wanted.train.mae, got.train.mae)
+    assert _same(wanted.train.optimizer, got.train.optimizer)
+    assert _same(wanted.policy.sampler, got.policy.sampler)
+
+
+def test_the_newest_are_kept_and_nothing_half_written_counts(tmp_path, trained):
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path, trained, _progress(step), keep=2)
+    (tmp_path / ".step_00000009.77").mkdir()  # a crash while writing
+    (tmp_path / "step_00000010").mkdir()  # a crash of the file system
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000003"]
+
+
+def test_a_failing_write_leaves_the_last_one_alone(tmp_path, trained, monkeypatch):
+    write_checkpoint(tmp_path, trained, _progress(1), keep=2)
+    real = os.fsync
+
+    def full(descriptor):
+        real(descriptor)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(tmp_path, trained, _progress(2), keep=2)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert read_state(checkpoints(tmp_path)[-1]).train.step == 1
+
+
+def _truncate(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _pickle_bomb(file):
+    class Bomb:
+        def __reduce__(self):
+            return (os.system, (f"touch {file.parent}/exploded",))
+
+    file.write_bytes(pickle.dumps(Bomb()))
+
+
+def _poison(file):
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name] = np.full_like(tensors[name], np.nan)
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(_truncate, "not a complete safetensors file"), (_pickle_bomb, "not a complete safetensors"),
+     (_poison, "not finite")],
+)  # fmt: skip
+def test_damaged_weights_are_refused_and_nothing_runs(tmp_path, trained, spoil, message):
+    path = write_checkpoint(tmp_path, trained, _progress(1), keep=2)
+    spoil(path / "mae.safetensors")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_state(path)
+    assert "mae.safetensors" in str(caught.value)
+    assert not (path / "exploded").exists()
+
+
+def test_damaged_progress_is_refused(tmp_path, trained):
+    path = write_checkpoint(tmp_path, trained, _progress(1), keep=2)
+    file = path / "progress.json"
+    content = json.loads(file.read_text())
+    for spoiled in ("{", "[]", json.dumps({**content, "format": 99}), json.dumps({"format": 1})):
+        file.write_text(spoiled)
+        with pytest.raises(CheckpointError, match=r"progress\.json"):
+            read_progress(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.depth=3", "is missing; the checkpoint is of another model"),
+        ("model.depth=1", "does not belong to this model"),
+        ("model.width=32", "has shape"),
+    ],
+)
+def test_weights_of_another_model_are_named(trained, override, message):
+    other = MAETrainer(tiny_config(override), CPU)
+    with pytest.raises(CheckpointError, match=message):
+        other.load(trained.train)
+
+
+def test_a_report_names_the_step_that_went_wrong():
+    trainer = MAETrainer(CONFIG, CPU)
+    clips = random_clips(CONFIG, 8)
+    visible = mask_noise(CONFIG, 0, 8, CPU).topk(CONFIG.visible, dim=1).indices
+    trainer.train_step(clips, visible)
+    with torch.no_grad():
+        trainer.mae.decoder.head.bias[0] = float("nan")
+    before = trainer.state().mae
+    trainer.train_step(clips, visible)
+    trainer.train_step(clips, visible)
+    with pytest.raises(NonFiniteError, match="step 2: "):
+        trainer.reports()
+    after = trainer.state().mae
+    assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)
