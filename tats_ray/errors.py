@@ -37,6 +37,11 @@ class VideoDecodeError(TatsRayError):
         self.reason = reason
 
 
+class MotionPriorError(VideoDecodeError):
+    """The motion that a masking system reads could not be had from one video; counted and
+    quarantined like a broken video, never replaced by another prior."""
+
+
 class TooManyBrokenVideosError(TatsRayError):
     """The share of undecodable videos passed `data.broken_share`."""
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tats_ray.config.motion import MotionSection
 from tats_ray.config.section import Section
 
 
@@ -54,4 +55,6 @@ class DataSection(Section):
     broken_share: float = Field(0.05, ge=0, le=1)  # the run stops above this share
     block_clips: int = Field(8, ge=1)  # clips per decode task and object-store block
     prefetch_blocks: int = Field(32, ge=1)  # at most twice as many decoded blocks wait in memory
+    repeats: int = Field(1, ge=1)  # clips with random starts out of one decoding (MAE-ST: 4)
     augment: AugmentSection = AugmentSection()
+    motion: MotionSection = MotionSection()

@@ -35,8 +35,26 @@ class DecoderSection(Section):
 class TargetSection(Section):
     """Pixel target of each token: its own pixels, normalised over the token."""
 
+    weight: float = Field(1.0, ge=0)  # in the joint loss; 0 leaves the target out
     normalize: Literal["channel", "joint", "none"] = "channel"  # VideoMAE | MAE-ST | raw
     epsilon: float = Field(1e-6, ge=0)  # added to the deviation; .1 mutes flat patches
+    frames: int | None = Field(None, ge=1)  # frames of the clip that are predicted; empty: all
+
+
+class MotionTargetSection(Section):
+    """TrackMAE's second decoder: the displacements of 2 x 2 points of each token, 8 numbers."""
+
+    weight: float = Field(0.0, ge=0)  # in the joint loss; 0 leaves the decoder out
+    normalize: Literal["patch", "none", "clip"] = "patch"  # TrackMAE's code | pixels | clip's scale
+
+
+class FeatureTargetSection(Section):
+    """Features of a frozen image encoder instead of pixels, standardised over the clip."""
+
+    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_clip_224.openai
+    weights: str | None = None  # safetensors file; empty: timm's pretrained weights from the hub
+    statistics: Literal["imagenet", "encoder"] = "imagenet"  # input normalisation; TrackMAE's code
+    weight: float = Field(1.0, gt=0)
 
 
 class ModelSection(Section):
@@ -52,6 +70,8 @@ class ModelSection(Section):
     positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"  # codes | AdaMAE's paper
     decoder: DecoderSection = DecoderSection()
     target: TargetSection = TargetSection()
+    motion_target: MotionTargetSection = MotionTargetSection()
+    feature_target: FeatureTargetSection = FeatureTargetSection()
 
     @model_validator(mode="before")
     @classmethod
@@ -72,5 +92,14 @@ class ModelSection(Section):
             raise ValueError(
                 f"decoder.width {self.decoder.width} is not divisible by "
                 f"decoder.heads {self.decoder.heads}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def something_is_predicted(self) -> ModelSection:
+        if not (self.target.weight or self.motion_target.weight or self.feature_target.encoder):
+            raise ValueError(
+                "nothing is predicted: give target.weight, motion_target.weight or "
+                "feature_target.encoder"
             )
         return self

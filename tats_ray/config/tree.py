@@ -8,6 +8,7 @@ from tats_ray.config.data import DataSection
 from tats_ray.config.geometry import TokenGrid, visible_tokens
 from tats_ray.config.masking import MaskingSection
 from tats_ray.config.model import ModelSection
+from tats_ray.config.motion import FIELD_SOURCES, Form
 from tats_ray.config.rl import RLSection
 from tats_ray.config.runtime import CheckpointSection, ClusterSection, RunSection, TrackingSection
 from tats_ray.config.section import Section
@@ -41,6 +42,28 @@ class Config(Section):
         """Masked tokens per clip that the decoder predicts."""
         masked = self.grid.tokens - self.visible
         return max(1, int(masked * self.model.decoder.target_fraction))
+
+    @property
+    def motion_form(self) -> Form:
+        """What the clips carry: a field for MGM, tracks for TrackMAE and the motion target."""
+        if self.masking.system == "mgm":
+            return "field"
+        tracks = self.masking.system == "trackmae" or self.model.motion_target.weight > 0
+        return "tracks" if tracks else "none"
+
+    @property
+    def motion_source(self) -> str:
+        """`data.motion.source` with `auto` resolved."""
+        if self.motion_form == "none":
+            return "none"
+        if self.data.motion.source != "auto":
+            return self.data.motion.source
+        return "vectors" if self.motion_form == "field" else "lucas_kanade"
+
+    @property
+    def motion_grid(self) -> int:
+        """Points per side of the frame at which motion is known."""
+        return self.data.motion.grid or 2 * self.grid.rows
 
     @property
     def rollout_clips(self) -> int:
@@ -77,6 +100,56 @@ class Config(Section):
             raise ValueError(
                 f"masking.ratio {self.masking.ratio} leaves {self.visible} of "
                 f"{self.grid.tokens} tokens visible: at least one must be visible and one masked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def motion_fits(self) -> Config:
+        if self.motion_form == "none":
+            return self
+        if self.motion_source == "none":
+            raise ValueError(
+                f"data.motion.source is none, but {self.masking.system} masking or "
+                "model.motion_target needs motion: use data.motion.source=auto"
+            )
+        if self.motion_form == "field" and self.motion_source not in FIELD_SOURCES:
+            raise ValueError(
+                f"data.motion.source {self.motion_source} follows points, but masking.system mgm "
+                f"needs a field: use one of {', '.join(sorted(FIELD_SOURCES))}"
+            )
+        if self.motion_form == "field" and self.model.motion_target.weight > 0:
+            raise ValueError(
+                "model.motion_target needs tracks and masking.system mgm a field: set "
+                "model.motion_target.weight=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def systems_fit(self) -> Config:
+        width, heads = self.model.width, self.masking.adamae.heads
+        if self.masking.system == "adamae" and width % heads:
+            raise ValueError(
+                f"masking.adamae.heads {heads} does not divide model.width {width}"
+            )
+        if self.masking.joint and self.masking.warmup_steps:
+            raise ValueError(
+                "masking.warmup_steps is for PPO's sampler; adamae trains from the first step: "
+                "set masking.warmup_steps=0"
+            )
+        if self.data.block_clips % self.data.repeats:
+            raise ValueError(
+                f"data.block_clips {self.data.block_clips} is not divisible by data.repeats "
+                f"{self.data.repeats}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def target_frames_fit(self) -> Config:
+        frames, time = self.model.target.frames, self.grid.time
+        if frames is not None and (frames % time or frames > self.data.frames):
+            raise ValueError(
+                f"model.target.frames {frames} must be a multiple of the {time} time slices and "
+                f"at most data.frames {self.data.frames}"
             )
         return self
 

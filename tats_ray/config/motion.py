@@ -1,0 +1,24 @@
+"""Motion that comes with a clip: what MGM masks by, and what TrackMAE masks by and predicts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tats_ray.config.section import Section
+
+Form = Literal["none", "field", "tracks"]
+# Displacements at every place of every frame. All sources can follow points from frame 0 instead.
+FIELD_SOURCES = frozenset({"vectors", "dense_flow"})
+
+
+class MotionSection(Section):
+    """Computed where clips are decoded, or read from a cache that jobs/prepare_data.py made.
+
+    `auto` is `vectors` for MGM, `lucas_kanade` for TrackMAE or a motion target, else `none`.
+    """
+
+    source: Literal["auto", "none", "vectors", "lucas_kanade", "dense_flow", "cotracker3"] = "auto"
+    grid: int | None = Field(None, ge=2)  # points per side of the frame; empty: 2 x size / patch
+    cache: str | None = None  # folder of jobs/prepare_data.py --motion; empty: compute
