@@ -1,8 +1,8 @@
-"""Makes a manifest: python jobs/prepare_data.py FOLDER_OR_LIST MANIFEST.parquet"""
+"""Makes a manifest: python jobs/prepare_data.py FOLDER_OR_LIST MANIFEST.parquet [options]"""
 
 import sys
 
-from tats_ray.runtime.cli import prepare_data_main
+from tats_ray.runtime.prepare_cli import prepare_data_main
 
 if __name__ == "__main__":
     sys.exit(prepare_data_main())

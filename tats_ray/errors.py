@@ -62,6 +62,12 @@ class CheckpointError(TatsRayError):
     """A checkpoint cannot be read or does not belong to this model."""
 
 
+class FeatureEncoderError(TatsRayError):
+    """The image encoder of `model.feature_target` or its weights cannot be had."""
+
+    exit_code = 2
+
+
 class NonFiniteError(TatsRayError):
     """A loss, gradient or log-probability became NaN or infinite; no update was applied."""
 

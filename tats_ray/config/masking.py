@@ -9,11 +9,10 @@ from pydantic import Field, model_validator
 from tats_ray.config.section import Section
 
 System = Literal["tats", "adamae", "mgm", "trackmae", "tube", "random", "frame"]
-MOTION_SYSTEMS = frozenset({"mgm", "trackmae"})
 
 
 class SamplerSection(Section):
-    """Actor and critic of TATS: trajectory attention -> linear (METHODS 1.4)."""
+    """Actor and critic of TATS: trajectory attention -> linear (Rai, Min et al. 2025)."""
 
     width: int = Field(384, ge=8)
     heads: int = Field(6, ge=1)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tats_ray.config.section import Section
 
-# Encoder of ViT and decoder of VideoMAE per size (METHODS: decoder width is half the encoder's).
+# Encoder of ViT and decoder of VideoMAE per size: the decoder is half as wide as the encoder.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "width": 192, "depth": 12, "heads": 3, "decoder": {"width": 96, "depth": 2, "heads": 3},

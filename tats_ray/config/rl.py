@@ -1,4 +1,4 @@
-"""Rollouts, rewards and PPO. What the policy gradient means is explicit (METHODS 1.3)."""
+"""Rollouts, rewards and PPO. What the policy gradient means is explicit (docs/pretraining.md)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class RLSection(Section):
     set_log_prob: Literal["mean", "plackett_luce"] = "mean"
     baseline: Literal["critic", "group", "none"] = "critic"
     whiten: Literal["clip", "batch", "none"] = "clip"
+
+    objective: Literal["ppo", "policy_gradient"] = "ppo"  # clipped surrogate | log p x advantage
 
     # PPO
     clip: float = Field(0.2, gt=0)

@@ -63,7 +63,12 @@ class Config(Section):
     @property
     def motion_grid(self) -> int:
         """Points per side of the frame at which motion is known."""
-        return self.data.motion.grid or 2 * self.grid.rows
+        return self.data.motion.grid or self.motion_points
+
+    @property
+    def motion_points(self) -> int:
+        """Points per side of the model's input at which motion is given: 2 x 2 per token."""
+        return 2 * self.grid.rows
 
     @property
     def rollout_clips(self) -> int:
@@ -128,9 +133,7 @@ class Config(Section):
     def systems_fit(self) -> Config:
         width, heads = self.model.width, self.masking.adamae.heads
         if self.masking.system == "adamae" and width % heads:
-            raise ValueError(
-                f"masking.adamae.heads {heads} does not divide model.width {width}"
-            )
+            raise ValueError(f"masking.adamae.heads {heads} does not divide model.width {width}")
         if self.masking.joint and self.masking.warmup_steps:
             raise ValueError(
                 "masking.warmup_steps is for PPO's sampler; adamae trains from the first step: "
@@ -144,12 +147,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def target_frames_fit(self) -> Config:
+    def targets_fit(self) -> Config:
         frames, time = self.model.target.frames, self.grid.time
         if frames is not None and (frames % time or frames > self.data.frames):
             raise ValueError(
                 f"model.target.frames {frames} must be a multiple of the {time} time slices and "
                 f"at most data.frames {self.data.frames}"
+            )
+        scored = self.masking.learned or self.masking.joint
+        if scored and not self.model.target.weight:
+            raise ValueError(
+                f"masking.system {self.masking.system} learns from the pixel error: set "
+                "model.target.weight above 0"
             )
         return self
 

@@ -119,3 +119,24 @@ def augment_clips(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
     maps = clips.permute(0, 4, 1, 2, 3).reshape(batch, channels * frames, height, width)
     pixels = crop_resize(maps.float() / 255.0, boxes, size)
     return pixels.view(batch, channels, frames, size, size)
+
+
+def crop_motion(motion: Tensor, boxes: Tensor, points: int, size: int) -> Tensor:
+    """Carries motion through the crop, resize and flip of its clip.
+
+    Args:
+        motion: float [B, S, G, G, 2], displacement at a grid of points over the whole frame, in
+            frame widths and heights.
+        boxes: float [B, 5] from `crop_boxes`.
+        points: points per side of the crop, in the middles of a regular grid.
+        size: side of the model input.
+
+    Returns:
+        float [B, S, points, points, 2], displacement (x, y) in pixels of the model input.
+    """
+    batch, slices, grid = motion.shape[:3]
+    maps = motion.permute(0, 1, 4, 2, 3).reshape(batch, slices * 2, grid, grid)
+    moved = crop_resize(maps, boxes, points).view(batch, slices, 2, points, points)
+    sides = torch.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]], dim=1)
+    mirror = torch.stack([1 - 2 * boxes[:, 4], torch.ones_like(boxes[:, 4])], dim=1)
+    return moved.permute(0, 1, 3, 4, 2) * (size * mirror / sides)[:, None, None, None, :]

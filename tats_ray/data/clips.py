@@ -15,14 +15,17 @@ class Clips:
     Attributes:
         frames: uint8 [B, T, H, W, 3] on the canvas, possibly a read-only view of shared memory.
         aspects: float64 [B], width / height of each video.
-        positions: int64 [B], places in the endless shuffled stream of videos.
+        positions: int64 [B], places in the endless shuffled stream of clips.
         first: run-wide index of the first clip; clip i of the run is `first + i`.
+        motion: float32 [B, T', G, G, 2], displacement per time slice at a grid of points over the
+            whole frame, in frame widths and heights; None where nothing reads it.
     """
 
     frames: np.ndarray
     aspects: np.ndarray
     positions: np.ndarray
     first: int
+    motion: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -34,6 +37,7 @@ class Clips:
             self.aspects[start:stop],
             self.positions[start:stop],
             self.first + start,
+            None if self.motion is None else self.motion[start:stop],
         )
 
 
@@ -41,11 +45,13 @@ def concatenate(parts: list[Clips]) -> Clips:
     """Joins consecutive parts; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
+    motion = [part.motion for part in parts if part.motion is not None]
     return Clips(
         np.concatenate([part.frames for part in parts]),
         np.concatenate([part.aspects for part in parts]),
         np.concatenate([part.positions for part in parts]),
         parts[0].first,
+        np.concatenate(motion) if motion else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Decodes the frames of one clip. decord by default, PyAV for what decord cannot read.
+"""Decodes clips of one video. decord by default, PyAV for what decord cannot read.
 
 This module runs inside the decoder process (`decoder_process`) and imports neither torch nor Ray.
 """
@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from tats_ray.data.motion.prior import MotionRequest, clip_motion
 from tats_ray.data.sampling import frame_indices
 from tats_ray.errors import VideoDecodeError
 
@@ -21,26 +23,54 @@ TOLERATED_MISSING_FRAMES = 2
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One clip to decode; the numbers are those of `frame_indices`."""
+    """Clips of one video; the numbers are those of `frame_indices`."""
 
     path: str
     frames: int
     stride: int
-    start: float
+    starts: list[float]  # one per clip
     height: int  # of the canvas
     width: int
     decoder: str  # auto | decord | pyav
+    motion: MotionRequest | None = None
+
+    def indices(self, total: int) -> np.ndarray:
+        """Frame numbers of every clip, int64 [R, T], in a video of `total` frames."""
+        return np.stack(
+            [frame_indices(total, self.frames, self.stride, start) for start in self.starts]
+        )
 
 
-def decode_clip(request: DecodeRequest) -> np.ndarray:
-    """Decodes one clip.
+class DecodedClips(NamedTuple):
+    """R clips of one video."""
 
-    Returns:
-        uint8 [T, height, width, 3], RGB.
+    frames: np.ndarray  # uint8 [R, T, height, width, 3], RGB
+    motion: np.ndarray | None  # float32 [R, T', G, G, 2], as `clip_motion`; None if not asked for
+
+
+class _Pictures(NamedTuple):
+    frames: np.ndarray  # uint8 [R, T, height, width, 3]
+    indices: np.ndarray  # int64 [R, T]
+
+
+def decode_clips(request: DecodeRequest) -> DecodedClips:
+    """Decodes the clips of one video, and their motion where it is asked for.
 
     Raises:
         VideoDecodeError: path and reason, from every decoder that was tried.
+        MotionPriorError: the pictures are fine, the motion cannot be had.
     """
+    frames, indices = _decode_pictures(request)
+    if request.motion is None:
+        return DecodedClips(frames, None)
+    motion = [
+        clip_motion(request.motion, request.path, clip, places)
+        for clip, places in zip(frames, indices, strict=True)
+    ]
+    return DecodedClips(frames, np.stack(motion))
+
+
+def _decode_pictures(request: DecodeRequest) -> _Pictures:
     _check_file(request.path)
     names = ["decord", "pyav"] if request.decoder == "auto" else [request.decoder]
     reasons = []
@@ -61,7 +91,7 @@ def _check_file(path: str) -> None:
         raise VideoDecodeError(path, "file is empty")
 
 
-def _decode_decord(request: DecodeRequest) -> np.ndarray:
+def _decode_decord(request: DecodeRequest) -> _Pictures:
     import decord
 
     reader = decord.VideoReader(
@@ -69,11 +99,12 @@ def _decode_decord(request: DecodeRequest) -> np.ndarray:
     )
     if len(reader) == 0:
         raise ValueError("holds no video frames")
-    indices = frame_indices(len(reader), request.frames, request.stride, request.start)
-    return reader.get_batch(indices).asnumpy()
+    indices = request.indices(len(reader))
+    frames = reader.get_batch(indices.reshape(-1)).asnumpy()
+    return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
-def _decode_pyav(request: DecodeRequest) -> np.ndarray:
+def _decode_pyav(request: DecodeRequest) -> _Pictures:
     """Decodes from the first frame and counts output frames: time stamps can be junk (AVI)."""
     import av
 
@@ -84,8 +115,8 @@ def _decode_pyav(request: DecodeRequest) -> np.ndarray:
         total = sum(1 for packet in container.demux(stream) if packet.size)
     if total == 0:
         raise ValueError("holds no video frames")
-    indices = frame_indices(total, request.frames, request.stride, request.start)
-    wanted, last = set(indices.tolist()), int(indices[-1])
+    indices = request.indices(total)
+    wanted, last = set(indices.reshape(-1).tolist()), int(indices.max())
     pictures: dict[int, np.ndarray] = {}
     with av.open(request.path) as container:
         for number, frame in enumerate(container.decode(video=0)):
@@ -98,10 +129,11 @@ def _decode_pyav(request: DecodeRequest) -> np.ndarray:
     if not pictures or last - max(pictures) > TOLERATED_MISSING_FRAMES * request.stride:
         raise ValueError(f"frame {last} of {total} cannot be decoded")
     newest = max(pictures)
-    return np.stack([pictures[min(index, newest)] for index in indices.tolist()])
+    frames = np.stack([pictures[min(index, newest)] for index in indices.reshape(-1).tolist()])
+    return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
-_DECODERS: dict[str, Callable[[DecodeRequest], np.ndarray]] = {
+_DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {
     "decord": _decode_decord,
     "pyav": _decode_pyav,
 }

@@ -15,24 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from tats_ray.data.decode import DecodeRequest, decode_clip
-from tats_ray.errors import VideoDecodeError
+from tats_ray.data.decode import DecodedClips, DecodeRequest, decode_clips
+from tats_ray.data.motion.prior import MotionRequest
+from tats_ray.errors import MotionPriorError, VideoDecodeError
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class DecoderProcess:
-    """Decodes one clip at a time in a child, which is started on demand and after a loss."""
+    """Decodes one video at a time in a child, which is started on demand and after a loss."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def decode(self, request: DecodeRequest, seconds: float) -> np.ndarray:
-        """Decodes a clip within a time limit; uint8 [T, H, W, 3].
+    def decode(self, request: DecodeRequest, seconds: float) -> DecodedClips:
+        """Decodes the clips of a video within a time limit.
 
         Raises:
             VideoDecodeError: also when the child passes the limit or dies.
+            MotionPriorError: the motion asked for cannot be had.
         """
         pipe = self._running_child()
         try:
@@ -42,8 +44,13 @@ class DecoderProcess:
                 raise VideoDecodeError(request.path, f"decoding took more than {seconds:g} s")
             reply = json.loads(pipe.recv_bytes())
             if "error" in reply:
-                raise VideoDecodeError(request.path, reply["error"])
-            return np.frombuffer(pipe.recv_bytes(), dtype=np.uint8).reshape(reply["shape"])
+                kind = MotionPriorError if reply["motion"] else VideoDecodeError
+                raise kind(request.path, reply["error"])
+            frames = np.frombuffer(pipe.recv_bytes(), dtype=np.uint8).reshape(reply["shape"])
+            if reply["motion"] is None:
+                return DecodedClips(frames, None)
+            motion = np.frombuffer(pipe.recv_bytes(), dtype=np.float32)
+            return DecodedClips(frames, motion.reshape(reply["motion"]))
         except (EOFError, OSError):
             status = self.close()
             raise VideoDecodeError(
@@ -81,19 +88,30 @@ class DecoderProcess:
 
 
 def serve(pipe: Connection) -> None:
-    """The child's loop: a request in, a shape and the pixels (or the reason) out."""
+    """The child's loop: a request in, shapes, pixels and motion (or the reason) out."""
     while True:
         try:
-            request = DecodeRequest(**json.loads(pipe.recv_bytes()))
+            request = _parse(pipe.recv_bytes())
         except EOFError:
             return
         try:
-            frames = decode_clip(request)
+            clips = decode_clips(request)
         except VideoDecodeError as error:
-            pipe.send_bytes(json.dumps({"error": error.reason}).encode())
+            reply = {"error": error.reason, "motion": isinstance(error, MotionPriorError)}
+            pipe.send_bytes(json.dumps(reply).encode())
             continue
-        pipe.send_bytes(json.dumps({"shape": frames.shape}).encode())
-        pipe.send_bytes(np.ascontiguousarray(frames).reshape(-1).data)
+        shape = None if clips.motion is None else clips.motion.shape
+        pipe.send_bytes(json.dumps({"shape": clips.frames.shape, "motion": shape}).encode())
+        for part in clips:
+            if part is not None:
+                pipe.send_bytes(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def _parse(message: bytes) -> DecodeRequest:
+    content = json.loads(message)
+    if content["motion"] is not None:
+        content["motion"] = MotionRequest(**content["motion"])
+    return DecodeRequest(**content)
 
 
 if __name__ == "__main__":

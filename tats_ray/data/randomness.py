@@ -21,6 +21,7 @@ class Stream(IntEnum):
     AUGMENT = 2
     MASK = 3
     TARGET = 4
+    DROPOUT = 5
 
 
 def uniform_rows(
@@ -53,3 +54,8 @@ def gumbel_rows(
     replacement from softmax(logits), in Plackett-Luce order."""
     uniform = uniform_rows(seed, stream, first, rows, width, lane)
     return -np.log(-np.log(np.maximum(uniform, 1e-300))).astype(np.float32)
+
+
+def torch_seed(seed: int, stream: Stream, first: int) -> int:
+    """Seed of torch's own generator for a batch that begins with clip `first`."""
+    return int(np.random.SeedSequence([seed, int(stream), first]).generate_state(1)[0])

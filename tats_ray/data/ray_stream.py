@@ -141,6 +141,7 @@ def read_remote(batch: ClipBatch) -> Clips:
                 aspects=table["aspects"].to_numpy(),
                 positions=table["positions"].to_numpy(),
                 first=first,
+                motion=_tensor_column(table, "motion") if "motion" in table.column_names else None,
             )
         )
         first += len(part)
@@ -164,7 +165,8 @@ def _decode_task(
 ) -> dict[str, np.ndarray]:
     plan: BlockPlan = ray.get(plan_ref[0])
     clips = decode_block(plan, int(numbers["item"][0]), _process_decoder(), book)
-    return {"frames": clips.frames, "aspects": clips.aspects, "positions": clips.positions}
+    columns = {"frames": clips.frames, "aspects": clips.aspects, "positions": clips.positions}
+    return columns if clips.motion is None else columns | {"motion": clips.motion}
 
 
 def _quiet() -> None:

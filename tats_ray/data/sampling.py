@@ -25,20 +25,24 @@ def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndar
 
 
 class ClipOrder:
-    """The endless stream of videos: every epoch is the manifest in another seeded order."""
+    """The endless stream of clips: every epoch is the manifest in another seeded order.
 
-    def __init__(self, videos: int, seed: int) -> None:
+    Each video stands for `repeats` consecutive clips, so that one decoding serves them all.
+    """
+
+    def __init__(self, videos: int, seed: int, repeats: int = 1) -> None:
         self.videos = videos
         self.seed = seed
+        self.repeats = repeats
         self._epoch = -1
         self._permutation = np.empty(0, dtype=np.int64)
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Manifest rows at positions `first` .. `first + count - 1`, int64 [count]."""
-        positions = np.arange(first, first + count)
+        places = np.arange(first, first + count) // self.repeats
         parts = [
-            self._order(epoch)[positions[positions // self.videos == epoch] % self.videos]
-            for epoch in range(first // self.videos, (first + count - 1) // self.videos + 1)
+            self._order(epoch)[places[places // self.videos == epoch] % self.videos]
+            for epoch in range(int(places[0]) // self.videos, int(places[-1]) // self.videos + 1)
         ]
         return np.concatenate(parts)
 

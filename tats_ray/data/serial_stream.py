@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tats_ray.data.batching import Batcher, Block
 from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
@@ -39,6 +40,6 @@ def read_local(batch: ClipBatch) -> Clips:
     parts = []
     for part in batch.slices:
         rows = part.block.rows(part.start, part.stop)
-        parts.append(Clips(rows.frames, rows.aspects, rows.positions, first))
+        parts.append(replace(rows, first=first))
         first += len(part)
     return concatenate(parts)

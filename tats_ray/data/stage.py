@@ -9,10 +9,12 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from tats_ray.config import Config
 from tats_ray.config.data import DataSection
 from tats_ray.data.clips import Clips
-from tats_ray.data.decode import DecodeRequest
+from tats_ray.data.decode import DecodedClips, DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.motion.prior import MotionRequest
 from tats_ray.data.sampling import ClipOrder, temporal_starts
 from tats_ray.errors import VideoDecodeError
 
@@ -33,6 +35,7 @@ class BlockPlan:
     """
 
     data: DataSection
+    motion: MotionRequest | None
     seed: int
     manifest: pa.Table
 
@@ -41,8 +44,44 @@ class BlockPlan:
         return np.arange(block * size, (block + 1) * size, dtype=np.int64)
 
     def videos(self, positions: np.ndarray) -> pa.Table:
-        rows = ClipOrder(self.manifest.num_rows, self.seed).rows(int(positions[0]), len(positions))
-        return self.manifest.take(rows)
+        """One row per video, in stream order; each stands for `data.repeats` positions."""
+        order = ClipOrder(self.manifest.num_rows, self.seed, self.data.repeats)
+        rows = order.rows(int(positions[0]), len(positions))
+        return self.manifest.take(rows[:: self.data.repeats])
+
+
+def build_plan(config: Config, manifest: pa.Table) -> BlockPlan:
+    """The stream of a run over a manifest."""
+    return BlockPlan(config.data, motion_request(config), config.run.seed, manifest)
+
+
+def motion_request(config: Config) -> MotionRequest | None:
+    """The motion that the clips of a run carry, if any."""
+    if config.motion_form == "none":
+        return None
+    return MotionRequest(
+        source=config.motion_source,
+        form=config.motion_form,
+        grid=config.motion_grid,
+        tubelet=config.model.tubelet,
+        cache=config.data.motion.cache,
+    )
+
+
+def clip_request(
+    data: DataSection, motion: MotionRequest | None, path: str, starts: list[float]
+) -> DecodeRequest:
+    """Asks for the clips of one video that begin at `starts`."""
+    return DecodeRequest(
+        path=path,
+        frames=data.frames,
+        stride=data.stride,
+        starts=starts,
+        height=data.canvas_height,
+        width=data.canvas_width,
+        decoder=data.decoder,
+        motion=motion,
+    )
 
 
 def decode_block(
@@ -55,37 +94,39 @@ def decode_block(
     """
     positions = plan.positions(block)
     videos = plan.videos(positions)
-    starts = temporal_starts(plan.seed, positions)
+    starts = temporal_starts(plan.seed, positions).reshape(videos.num_rows, -1)
     known = book.known()
-    frames, kept, failures = [], [], []
+    decoded, kept, failures = [], [], []
     for row, path in enumerate(videos["path"].to_pylist()):
         if path in known:
             continue
         try:
-            request = _request(plan.data, path, float(starts[row]))
-            frames.append(decoder.decode(request, plan.data.decode_seconds))
+            request = clip_request(plan.data, plan.motion, path, starts[row].tolist())
+            decoded.append(decoder.decode(request, plan.data.decode_seconds))
             kept.append(row)
         except VideoDecodeError as error:
             failures.append(error)
     if failures:
         book.add(failures)
     width, height = (videos[name].to_numpy()[kept] for name in ("width", "height"))
-    shape = (0, plan.data.frames, plan.data.canvas_height, plan.data.canvas_width, 3)
+    frames, motion = _stack(plan, decoded)
     return Clips(
-        frames=np.stack(frames) if frames else np.empty(shape, dtype=np.uint8),
-        aspects=width / height,
-        positions=positions[kept],
+        frames=frames,
+        aspects=np.repeat(width / height, plan.data.repeats),
+        positions=positions.reshape(videos.num_rows, -1)[kept].reshape(-1),
         first=0,
+        motion=motion,
     )
 
 
-def _request(data: DataSection, path: str, start: float) -> DecodeRequest:
-    return DecodeRequest(
-        path=path,
-        frames=data.frames,
-        stride=data.stride,
-        start=start,
-        height=data.canvas_height,
-        width=data.canvas_width,
-        decoder=data.decoder,
-    )
+def _stack(plan: BlockPlan, decoded: list[DecodedClips]) -> DecodedClips:
+    """Clips of all videos in one array; of the right shape also where there are none."""
+    data, request = plan.data, plan.motion
+    canvas = (0, data.frames, data.canvas_height, data.canvas_width, 3)
+    frames = [np.empty(canvas, dtype=np.uint8), *(clips.frames for clips in decoded)]
+    if request is None:
+        return DecodedClips(np.concatenate(frames), None)
+    points = (0, data.frames // request.tubelet, request.grid, request.grid, 2)
+    motion = [clips.motion for clips in decoded if clips.motion is not None]
+    empty = np.empty(points, dtype=np.float32)
+    return DecodedClips(np.concatenate(frames), np.concatenate([empty, *motion]))

@@ -1,8 +1,10 @@
-"""Writes H.264 files."""
+"""Writes H.264 files whose motion vectors are the displacement since the frame before."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +16,21 @@ def write_h264(path: Path, frames: np.ndarray, fps: int, crf: int = 17) -> None:
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = GOP_FRAMES
-        stream.codec_context.thread_count = 1  # the same bytes on every machine
-        stream.options = {"crf": str(crf), "preset": "veryfast"}
+        height, width = frames.shape[1:3]
+        stream = open_h264(container, Fraction(fps), height, width, GOP_FRAMES, crf)
         for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def open_h264(container: Any, rate: Fraction, height: int, width: int, gop: int, crf: int) -> Any:
+    """Adds a H.264 stream with one reference and no B-frames to an output container."""
+    stream = container.add_stream("libx264", rate=rate)
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.gop_size = gop
+    stream.codec_context.max_b_frames = 0
+    stream.codec_context.thread_count = 1  # the same bytes on every machine
+    stream.options = {"crf": str(crf), "preset": "veryfast", "refs": "1"}
+    return stream

@@ -1,26 +1,29 @@
-"""What a training step costs: clips per second, memory, and the sampler's share, in one process."""
+"""What a training step costs: clips per second, memory, and the masker's share, in one process."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
+from tats_ray.data.decode import decode_clips
+from tats_ray.data.motion.prior import clip_motion
+from tats_ray.data.stage import clip_request, motion_request
+from tats_ray.data.synthetic.scene import random_scene, render
+from tats_ray.data.video_writer import write_h264
 from tats_ray.models.precision import default_device
 from tats_ray.rl.serial_learner import SerialActorLearner
 from tats_ray.training.trainer import MAETrainer
 
 WARM_UP_STEPS = 3
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,77 +31,97 @@ class StepCost:
     """Medians over the timed steps.
 
     Attributes:
-        clips_per_second: of the whole step.
-        step_seconds: rollout, PPO update and the autoencoder's step.
-        mae_seconds: the autoencoder's step alone.
-        sampler_share: part of the step that random masking would not need.
+        step_seconds: rollout and PPO update or mask, and the autoencoder's step.
         peak_memory_mib: most memory allocated on the GPU; None on a CPU.
+        prior_seconds: per clip, of computing the motion that the masker reads, beside decoding.
         first_loss, last_loss: of the timed steps, to show that it was training.
     """
 
-    clips_per_second: float
+    clips: int
     step_seconds: float
-    mae_seconds: float
-    sampler_share: float
     peak_memory_mib: float | None
+    prior_seconds: float
     first_loss: float
     last_loss: float
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.clips / self.step_seconds
+
+    def masker_share(self, random: StepCost) -> float:
+        """Part of the step that random masking does not need."""
+        return 1 - random.step_seconds / self.step_seconds
 
 
 def measure_step(config: Config, steps: int) -> StepCost:
     """Times serial training steps on random clips that lie in memory; decoding is not included."""
+    torch.set_num_threads(config.cluster.threads)
     device = default_device()
     trainer = MAETrainer(config, device)
     learner = SerialActorLearner(config, device, trainer.mae) if config.masking.learned else None
     clips = _random_clips(config)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    sampler_times, mae_times, losses = [], [], []
+    times, losses = [], []
     for step in range(WARM_UP_STEPS + steps):
-        seconds, visible = _timed(partial(_visible, trainer, learner, clips, step), device)
-        sampler_times.append(seconds if learner is not None else 0.0)
-        mae_times.append(_timed(partial(trainer.train_step, clips, visible), device)[0])
+        times.append(_seconds(partial(_step, trainer, learner, clips, step), device))
         losses += [report.figures["loss"] for report in trainer.reports()]
-    sampler = float(np.median(sampler_times[WARM_UP_STEPS:]))
-    mae = float(np.median(mae_times[WARM_UP_STEPS:]))
     return StepCost(
-        clips_per_second=len(clips) / (sampler + mae),
-        step_seconds=sampler + mae,
-        mae_seconds=mae,
-        sampler_share=sampler / (sampler + mae),
+        clips=len(clips),
+        step_seconds=float(np.median(times[WARM_UP_STEPS:])),
         peak_memory_mib=_peak_memory(device),
+        prior_seconds=_prior_seconds(config, steps),
         first_loss=losses[WARM_UP_STEPS],
         last_loss=losses[-1],
     )
 
 
-def _visible(
-    trainer: MAETrainer, learner: SerialActorLearner | None, clips: Clips, step: int
-) -> Tensor:
-    """Visible tokens by rollout and PPO update, or from a fixed masker."""
-    if learner is None:
-        return trainer.select(clips, None)
-    rollout, _ = learner.run_round(clips, step)
-    return torch.from_numpy(rollout.visible[:, 0]).to(trainer.device)
+def _step(trainer: MAETrainer, learner: SerialActorLearner | None, clips: Clips, step: int) -> None:
+    known = torch.empty((0, trainer.config.visible), dtype=torch.int64)
+    if learner is not None:
+        rollout, _ = learner.run_round(clips, step)
+        known = torch.from_numpy(rollout.visible[:, 0])
+    sampler = None if learner is None else learner.sampler
+    trainer.train_step(clips, trainer.complete(clips, known, sampler))
+
+
+def _prior_seconds(config: Config, clips: int) -> float:
+    """Median time to find the motion of a generated clip, in this process."""
+    request = motion_request(config)
+    if request is None:
+        return 0.0
+    data = config.data
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "clip.mp4")
+        frames = (data.frames - 1) * data.stride + 1
+        section = data.synthetic.model_copy(update={"frames": frames, "size": data.canvas_height})
+        write_h264(Path(path), render(random_scene(section, "linear", 0)).frames, section.fps)
+        (shown,) = decode_clips(clip_request(data, None, path, [0.0])).frames
+        places = np.arange(data.frames) * data.stride
+        find = partial(clip_motion, request, path, shown, places)
+        return float(np.median([_seconds(find, torch.device("cpu")) for _ in range(clips)]))
 
 
 def _random_clips(config: Config) -> Clips:
     data, count = config.data, config.train.batch_size
     shape = (count, data.frames, data.canvas_height, data.canvas_width, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return Clips(
-        frames, np.full(count, data.canvas_width / data.canvas_height), np.arange(count), 0
-    )
+    motion = None
+    if config.motion_form != "none":
+        shape = (count, config.grid.time, config.motion_grid, config.motion_grid, 2)
+        motion = np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
+    aspects = np.full(count, data.canvas_width / data.canvas_height)
+    return Clips(frames, aspects, np.arange(count), 0, motion)
 
 
-def _timed(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
-    result = work()
+    work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started, result
+    return time.perf_counter() - started
 
 
 def _peak_memory(device: torch.device) -> float | None:

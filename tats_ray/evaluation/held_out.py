@@ -10,11 +10,11 @@ from torch import Tensor
 
 from tats_ray.config import Config
 from tats_ray.config.data import AugmentSection
-from tats_ray.data.augment import augment_clips, crop_boxes, crop_resize
-from tats_ray.data.decode import DecodeRequest
+from tats_ray.data.augment import augment_clips, crop_boxes, crop_motion, crop_resize
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.sampling import frame_indices
+from tats_ray.data.stage import clip_request, motion_request
 from tats_ray.data.synthetic.generate import load_truth
 from tats_ray.errors import VideoDecodeError
 from tats_ray.evaluation.enrichment import token_cover
@@ -30,14 +30,24 @@ class HeldOut:
     Attributes:
         pixels: float32 [B, 3, T, size, size] in [0, 1].
         moving, static: float32 [B, N], share of each token inside such objects, or None.
+        motion: float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`, or None.
     """
 
     pixels: Tensor
+    motion: Tensor | None
     moving: Tensor | None
     static: Tensor | None
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def rows(self, start: int, stop: int) -> HeldOut:
+        """A contiguous part."""
+        optional = (self.motion, self.moving, self.static)
+        return HeldOut(
+            self.pixels[start:stop],
+            *(None if value is None else value[start:stop] for value in optional),
+        )
 
 
 def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
@@ -48,11 +58,12 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
     """
     rows = read_manifest(manifest).slice(0, limit).to_pylist()
     decoder = DecoderProcess()
-    frames, kept = [], []
+    decoded, kept = [], []
     failure: VideoDecodeError | None = None
     for row in rows:
+        request = clip_request(config.data, motion_request(config), row["path"], [MIDDLE])
         try:
-            frames.append(decoder.decode(_request(config, row["path"]), config.data.decode_seconds))
+            decoded.append(decoder.decode(request, config.data.decode_seconds))
             kept.append(row)
         except VideoDecodeError as error:
             failure = failure or error
@@ -61,21 +72,18 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
         raise failure
     aspects = np.array([row["width"] / row["height"] for row in kept])
     boxes = torch.from_numpy(crop_boxes(_PLAIN, aspects, seed=0, first=0))
-    stacked = torch.from_numpy(np.stack(frames))
+    frames = torch.from_numpy(np.concatenate([clips.frames for clips in decoded]))
+    motion = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
     covers = None
     if all(row["truth"] is not None for row in kept):
         covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
     return HeldOut(
-        pixels=augment_clips(stacked, boxes, config.data.size),
+        pixels=augment_clips(frames, boxes, config.data.size),
+        motion=crop_motion(torch.cat(motion), boxes, config.motion_points, config.data.size)
+        if motion
+        else None,
         moving=torch.cat([moving for moving, _ in covers]) if covers else None,
         static=torch.cat([static for _, static in covers]) if covers else None,
-    )
-
-
-def _request(config: Config, path: str) -> DecodeRequest:
-    data = config.data
-    return DecodeRequest(
-        path, data.frames, data.stride, MIDDLE, data.canvas_height, data.canvas_width, data.decoder
     )
 
 

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
+from tats_ray.config.model import TargetSection
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.enrichment import Enrichment, enrichment
 from tats_ray.evaluation.held_out import HeldOut
 from tats_ray.masking.build import build_masker
 from tats_ray.masking.random import RandomMasker
+from tats_ray.masking.slices import token_speed
+from tats_ray.models.adamae import AdaMAESampler
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
-from tats_ray.models.sampler import TrajectorySampler, build_sampler
+from tats_ray.models.sampler import Sampler, build_sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, unpatchify
 from tats_ray.training.checkpoint import TrainingState
@@ -31,15 +34,18 @@ class Inspection:
         pixels: float32 [B, 3, T, S, S], the clips.
         visible: int64 [B, k].
         log_policy: float32 [B, N] of a learned sampler, or None.
-        reconstruction: float32 [B, 3, T, S, S]; visible tokens show the clip itself.
+        speed: float32 [B, N], pixels that each token moves, where the masker or a target reads it.
+        reconstruction: float32 [B, 3, T, S, S]; visible tokens show the clip itself. None where
+            pixels are not a target.
         error: float32 [B, N], reconstruction error of the masked tokens, 0 at visible ones.
     """
 
     pixels: Tensor
     visible: Tensor
     log_policy: Tensor | None
-    reconstruction: Tensor
-    error: Tensor
+    speed: Tensor | None
+    reconstruction: Tensor | None
+    error: Tensor | None
 
 
 class Inspector:
@@ -49,53 +55,82 @@ class Inspector:
         self.config = config
         self.mae: MaskedAutoencoder = build_mae(config.model, config.grid, config.run.seed).eval()
         load_model_state(self.mae, state.train.mae)
-        self.sampler: TrajectorySampler | None = None
-        if state.policy is not None:
-            self.sampler = build_sampler(
-                config.masking.sampler, config.model.width, config.grid, config.run.seed
-            ).eval()
-            load_model_state(self.sampler, state.policy.sampler)
+        self.sampler = _sampler(config, state)
 
     @torch.no_grad()
-    def select(self, patches: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
-        """Visible tokens int64 [B, k] of the run's masker, and its policy if it learns one."""
-        config, noise = self.config, _noise(self.config, first, len(patches))
-        tokens = self.mae.patch_embedding(patches)
-        visible = build_masker(config, self.sampler).select(noise, tokens)
-        return visible, None if self.sampler is None else self.sampler.log_probs(tokens)
+    def select(self, clips: HeldOut, first: int) -> tuple[Tensor, Tensor | None]:
+        """Visible tokens int64 [B, k] of the run's masker, and its policy if it learns one.
+
+        Args:
+            first: place of the first clip among all held-out ones.
+        """
+        noise = _noise(self.config, first, len(clips))
+        masker = build_masker(self.config, self.sampler)
+        if masker.reads != "tokens":
+            return masker.select(noise, clips.motion if masker.reads == "motion" else None), None
+        assert self.sampler is not None, "who reads tokens has a sampler"
+        tokens = self.mae.patch_embedding(self.mae.patches(clips.pixels))
+        return masker.select(noise, tokens), self.sampler.log_probs(tokens)
 
     @torch.no_grad()
-    def inspect(self, pixels: Tensor) -> Inspection:
-        """Masks and reconstructs clips, float32 [B, 3, T, S, S]."""
-        patches = self.mae.patches(pixels)
-        visible, log_policy = self.select(patches, 0)
-        tokens = self.config.grid.tokens
-        targets = target_index(visible, tokens, tokens - visible.shape[1], None)
+    def inspect(self, clips: HeldOut) -> Inspection:
+        """Masks and reconstructs clips."""
+        patches = self.mae.patches(clips.pixels)
+        visible, log_policy = self.select(clips, 0)
+        speed = None if clips.motion is None else token_speed(clips.motion).flatten(1)
+        reconstruction = error = None
+        if self.config.model.target.weight:
+            reconstruction, error = self._reconstruct(patches, visible)
+        return Inspection(clips.pixels, visible, log_policy, speed, reconstruction, error)
+
+    def _reconstruct(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, T, S, S] and the error of each token [B, N]."""
+        grid, section = self.config.grid, self.config.model
+        targets = target_index(visible, grid.tokens, grid.tokens - visible.shape[1], None)
         result = self.mae(patches, visible.sort(dim=1).values, targets)
-        drawn = _in_pixel_scale(result.prediction, gather_tokens(patches, targets), self.config)
-        filled = scatter_tokens(drawn, targets, tokens) + scatter_tokens(
-            gather_tokens(patches, visible), visible, tokens
+        chosen = self.mae.predicted_pixels(patches, targets)
+        drawn = _in_pixel_scale(result.prediction, chosen, section.target)
+        # Frames that are not predicted show the one before.
+        by_frame = drawn.unflatten(2, (-1, section.patch**2))
+        drawn = by_frame.repeat_interleave(section.tubelet // by_frame.shape[2], dim=2).flatten(
+            2, 3
         )
-        section = self.config.model
-        return Inspection(
-            pixels=pixels,
-            visible=visible,
-            log_policy=log_policy,
-            reconstruction=unpatchify(
-                filled, self.config.grid, section.tubelet, section.patch
-            ).clamp(0, 1),
-            error=scatter_tokens(result.error, targets, tokens),
+        filled = scatter_tokens(drawn, targets, grid.tokens) + scatter_tokens(
+            gather_tokens(patches, visible), visible, grid.tokens
         )
+        pixels = unpatchify(filled, grid, section.tubelet, section.patch).clamp(0, 1)
+        return pixels, scatter_tokens(result.error, targets, grid.tokens)
 
     def enrichment(self, clips: HeldOut) -> Enrichment | None:
         """How the run's masker treats moving and static objects; None without truth."""
         visible = torch.cat(
             [
-                self.select(self.mae.patches(clips.pixels[start : start + _BATCH]), start)[0]
+                self.select(clips.rows(start, start + _BATCH), start)[0]
                 for start in range(0, len(clips), _BATCH)
             ]
         )
         return _enrichment(visible, clips)
+
+
+def _sampler(config: Config, state: TrainingState) -> Sampler | None:
+    """The learned policy of the run, if it has one."""
+    if state.policy is not None:
+        sampler = build_sampler(
+            config.masking.sampler, config.model.width, config.grid, config.run.seed
+        ).eval()
+        load_model_state(sampler, state.policy.sampler)
+        return sampler
+    if not config.masking.joint:
+        return None
+    joint = AdaMAESampler(config.masking.adamae, config.model.width, config.grid).eval()
+    prefix = "sampler."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state.train.heads.items()
+        if name.startswith(prefix)
+    }
+    load_model_state(joint, weights)
+    return joint
 
 
 def random_enrichment(config: Config, clips: HeldOut) -> Enrichment | None:
@@ -115,10 +150,9 @@ def _noise(config: Config, first: int, rows: int) -> Tensor:
     return torch.from_numpy(gumbel_rows(seed, Stream.MASK, _HELD_OUT + first, rows, tokens))
 
 
-def _in_pixel_scale(prediction: Tensor, patches: Tensor, config: Config) -> Tensor:
+def _in_pixel_scale(prediction: Tensor, patches: Tensor, section: TargetSection) -> Tensor:
     """Undoes the target's normalisation with the true patch statistics, as is customary."""
     values = prediction.view_as(patches)
-    section = config.model.target
     if section.normalize == "none":
         return values
     dims = (-2,) if section.normalize == "channel" else (-2, -1)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tats_ray.masking.selection import View
+
 
 class RandomMasker:
     """Every set of k tokens is equally likely."""
 
-    needs_tokens = False
+    reads: View = "nothing"
 
     def __init__(self, visible: int) -> None:
         self.visible = visible
 
-    def select(self, noise: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def select(self, noise: Tensor, view: Tensor | None = None) -> Tensor:
         return noise.topk(self.visible, dim=1, sorted=True).indices

@@ -68,11 +68,19 @@ class Decoder(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, section: DecoderSection, model: ModelSection, grid: TokenGrid, values: int
+        self,
+        section: DecoderSection,
+        model: ModelSection,
+        grid: TokenGrid,
+        values: int,
+        mask_token: nn.Parameter | None = None,
     ) -> None:
+        """Args: mask_token: another decoder's, to share it."""
         super().__init__()
         self.embedding = nn.Linear(model.width, section.width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(section.width))
+        if mask_token is None:
+            mask_token = nn.Parameter(torch.zeros(section.width))
+        self.mask_token = mask_token
         self.blocks = nn.Sequential(
             *(_block(section.width, section.heads, model.mlp_ratio) for _ in range(section.depth))
         )
@@ -99,8 +107,10 @@ class MaskedAutoencoder(nn.Module):
         values = section.tubelet * section.patch**2
         self.patch_embedding = PatchEmbedding(values, section.width)
         self.encoder = Encoder(section, grid)
-        self.decoder = Decoder(section.decoder, section, grid, values * 3)
-        self.apply(_initialize)
+        frames = section.target.frames
+        predicted = values if frames is None else frames // grid.time * section.patch**2
+        self.decoder = Decoder(section.decoder, section, grid, predicted * 3)
+        self.apply(initialize)
         nn.init.trunc_normal_(self.decoder.mask_token, std=0.02)
 
     def patches(self, pixels: Tensor) -> Tensor:
@@ -119,9 +129,30 @@ class MaskedAutoencoder(nn.Module):
             visible: int64 [B, k].
             targets: int64 [B, q], masked tokens to predict.
         """
-        prediction = self.decoder(self.encode(patches, visible), visible, targets).float()
-        target = reconstruction_target(gather_tokens(patches, targets), self.section.target)
+        return self.reconstruct(patches, self.encode(patches, visible), visible, targets)
+
+    def reconstruct(
+        self, patches: Tensor, features: Tensor, visible: Tensor, targets: Tensor
+    ) -> Reconstruction:
+        """The decoder's part of `forward`, from the visible tokens' features [B, k, width]."""
+        prediction = self.decoder(features, visible, targets).float()
+        chosen = self.predicted_pixels(patches, targets)
+        target = reconstruction_target(chosen, self.section.target)
         return Reconstruction(prediction, target, (prediction - target).square().mean(dim=-1))
+
+    def predicted_pixels(self, patches: Tensor, targets: Tensor) -> Tensor:
+        """Pixels of the targets that are predicted, [B, q, V', 3]: all of them, or with
+        `target.frames` those of evenly spaced frames of the clip (MAE-ST)."""
+        chosen = gather_tokens(patches, targets)
+        frames, tubelet, time = self.section.target.frames, self.section.tubelet, self.grid.time
+        if frames is None:
+            return chosen
+        places = torch.linspace(0, time * tubelet - 1, frames, device=targets.device).long()
+        starts = torch.arange(time, device=targets.device) * tubelet
+        within = places.view(time, -1) - starts[:, None]  # [T', predicted frames of a slice]
+        by_frame = chosen.unflatten(2, (tubelet, -1))
+        index = within[targets // self.grid.per_slice][..., None, None]
+        return by_frame.gather(2, index.expand(-1, -1, -1, *by_frame.shape[3:])).flatten(2, 3)
 
 
 def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None) -> Tensor:
@@ -154,7 +185,8 @@ def _block(width: int, heads: int, mlp_ratio: float) -> Block:
     return Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=_Norm)
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
+    """VideoMAE's initialisation: Xavier for matrices, zero for biases."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

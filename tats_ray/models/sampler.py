@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from timm.layers import Mlp
@@ -11,6 +11,14 @@ from torch import Tensor, nn
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.masking import SamplerSection
 from tats_ray.models.trajectory import TrajectoryAttention
+
+
+class Sampler(Protocol):
+    """A policy over the tokens of a clip."""
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """Patch tokens [B, N, d] -> log-softmax over the tokens, float32 [B, N]."""
+        ...
 
 
 class PolicyOutput(NamedTuple):

@@ -1,4 +1,5 @@
-"""PPO's clipped surrogate over token sets (Schulman et al. 2017, eq. 7 and 9); pure functions."""
+"""PPO's clipped surrogate over token sets (Schulman et al. 2017, eq. 7 and 9), and the plain policy
+gradient beside it; pure functions."""
 
 from __future__ import annotations
 
@@ -37,10 +38,12 @@ class PPOLoss(NamedTuple):
 
 
 def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
-    """Clipped surrogate - entropy bonus + value error.
+    """Policy loss - entropy bonus + value error.
 
-    With per-token credit the ratio is that of each masked token, pi_new(i) / pi_old(i); with set
-    credit that of the whole set, through the mean log-probability of its members or of its picks.
+    `objective` makes the policy loss PPO's clipped surrogate or log p x advantage; the latter with
+    per-token credit, no baseline and no whitening is AdaMAE's sampling loss. With per-token credit
+    the ratio is that of each masked token, pi_new(i) / pi_old(i); with set credit that of the whole
+    set, through the mean log-probability of its members or of its picks.
     """
     old_log, new_log = (
         _action_log_prob(policy, batch, section) for policy in (batch.log_policy, new.log_probs)
@@ -48,7 +51,11 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
     log_ratio = (new_log - old_log).clamp(-section.log_ratio_limit, section.log_ratio_limit)
     ratio = log_ratio.exp()
     bounded = ratio.clamp(1 - section.clip, 1 + section.clip)
-    policy = -torch.minimum(ratio * batch.advantage, bounded * batch.advantage).mean()
+    if section.objective == "ppo":
+        gain = torch.minimum(ratio * batch.advantage, bounded * batch.advantage)
+    else:
+        gain = new_log * batch.advantage
+    policy = -gain.mean()
     value = (new.value - batch.value_target).square().mean()
     entropy = -(new.log_probs.exp() * new.log_probs).sum(dim=1).mean()
     total = policy + section.value_coefficient * value - section.entropy_coefficient * entropy

@@ -1,4 +1,4 @@
-"""From reconstruction errors to advantages. Every choice is a setting (METHODS 1.3)."""
+"""From reconstruction errors to advantages. Every choice is a setting."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from tats_ray.config import dump_config, load_config
 from tats_ray.errors import TatsRayError
@@ -27,16 +26,7 @@ def pretrain_main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     given = parser.parse_args(arguments)
-    return _guarded(lambda: _pretrain(given))
-
-
-def prepare_data_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/prepare_data.py; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Make a manifest of videos.")
-    parser.add_argument("source", type=Path, help="folder (class = sub-folder) or list file")
-    parser.add_argument("manifest", type=Path, help="Parquet file to write")
-    given = parser.parse_args(arguments)
-    return _guarded(lambda: _prepare(given.source, given.manifest))
+    return run_guarded(lambda: _pretrain(given))
 
 
 def benchmark_main(arguments: list[str] | None = None) -> int:
@@ -49,10 +39,10 @@ def benchmark_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--systems", nargs="+", default=["random", "tats"])
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     given = parser.parse_intermixed_args(arguments)
-    return _guarded(lambda: _benchmark(given))
+    return run_guarded(lambda: _benchmark(given))
 
 
-def _guarded(job: Callable[[], int]) -> int:
+def run_guarded(job: Callable[[], int]) -> int:
     """Runs a job; a fault of the user's becomes one line and an exit code."""
     try:
         return job()
@@ -77,34 +67,22 @@ def _pretrain(given: argparse.Namespace) -> int:
 
 
 def _benchmark(given: argparse.Namespace) -> int:
+    systems = dict.fromkeys(["random", *given.systems])  # random masking is what shares refer to
     configs = {
         system: load_config(given.config, [*given.overrides, f"masking.system={system}"])
-        for system in given.systems
+        for system in systems
     }
     from tats_ray.evaluation.benchmark import measure_step
     from tats_ray.models.precision import default_device
 
     sys.stdout.write(f"device {default_device()}\n")
-    for system, config in configs.items():
-        cost = measure_step(config, given.steps)
+    costs = {system: measure_step(config, given.steps) for system, config in configs.items()}
+    for system, cost in costs.items():
         memory = "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
         sys.stdout.write(
-            f"{system:<8} {cost.clips_per_second:9.1f} clips/s  step {cost.step_seconds:.4f} s  "
-            f"sampler {cost.sampler_share:.0%}  memory {memory}  "
+            f"{system:<9} {cost.clips_per_second:8.1f} clips/s  step {cost.step_seconds:.4f} s  "
+            f"masker {cost.masker_share(costs['random']):4.0%}  "
+            f"motion {1000 * cost.prior_seconds:.1f} ms/clip  memory {memory}  "
             f"loss {cost.first_loss:.3f} -> {cost.last_loss:.3f}\n"
         )
-    return 0
-
-
-def _prepare(source: Path, manifest: Path) -> int:
-    from tats_ray.data.prepare import folder_entries, list_entries, prepare
-
-    made = prepare(folder_entries(source) if source.is_dir() else list_entries(source), manifest)
-    for failure in made.failures:
-        sys.stderr.write(f"broken: {failure}\n")
-    labels = {row.label for row in made.rows if row.label is not None}
-    sys.stdout.write(
-        f"{manifest}: {len(made.rows)} videos, {len(labels)} labels, "
-        f"{len(made.failures)} broken files left out\n"
-    )
     return 0

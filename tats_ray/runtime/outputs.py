@@ -48,7 +48,7 @@ class RunOutputs:
             return {}
         inspector = Inspector(self.config, state)
         if draw:
-            shown = inspector.inspect(self.held_out.pixels[: tracking.picture_clips])
+            shown = inspector.inspect(self.held_out.rows(0, tracking.picture_clips))
             for file in save_pictures(shown, self.config.grid, self.directory.pictures, step):
                 tracker.mlflow.log_file(file, "pictures")
         if not measure:

@@ -10,7 +10,7 @@ from tats_ray.config import Config
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.quarantine import check_share
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.evaluation.held_out import load_held_out
 from tats_ray.runtime.backend import Backend, Finished
@@ -37,8 +37,9 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
     Raises:
         TatsRayError: a fault for the user, in one line.
     """
+    check_model_files(config)
     manifest, held_out_manifest = _manifests(config)
-    plan = BlockPlan(config.data, config.run.seed, read_manifest(manifest))
+    plan = build_plan(config, read_manifest(manifest))
     directory = RunDirectory(config)
     directory.open(Path(manifest), must_exist=must_resume)
     try:
@@ -53,6 +54,20 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
         return summary
     finally:
         directory.close()
+
+
+def check_model_files(config: Config) -> None:
+    """Loads the files that the model starts from, so that a fault shows before workers start.
+
+    Raises:
+        TatsRayError: names the field or file.
+    """
+    if config.train.initial_weights or config.model.feature_target.encoder:
+        import torch
+
+        from tats_ray.training.trainer import MAETrainer
+
+        MAETrainer(config, torch.device("cpu"))
 
 
 class PretrainRun:

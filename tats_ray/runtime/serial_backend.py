@@ -49,17 +49,13 @@ class SerialBackend:
     def run_round(self, step: int, batch: ClipBatch, *, snapshot: bool) -> None:
         clips = read_local(batch)
         figures: dict[str, float] = {}
-        visible = torch.empty((0, self.config.visible), dtype=torch.int64)
-        learning = self._learner is not None and step >= self.config.masking.warmup_steps
-        if learning:
+        known = torch.empty((0, self.config.visible), dtype=torch.int64)
+        sampler = None
+        if self._learner is not None and step >= self.config.masking.warmup_steps:
             rollout, figures = self._roll_out(clips, step)
-            visible = torch.from_numpy(rollout.visible[:, 0])
-        visible = visible.to(self._trainer.device)
-        if len(visible) < len(clips):
-            sampler = self._learner.sampler if self._learner is not None and learning else None
-            rest = clips.rows(len(visible), len(clips))
-            visible = torch.cat([visible, self._trainer.select(rest, sampler)])
-        self._trainer.train_step(clips, visible)
+            known = torch.from_numpy(rollout.visible[:, 0])
+            sampler = self._learner.sampler
+        self._trainer.train_step(clips, self._trainer.complete(clips, known, sampler))
         for report in self._trainer.reports():
             self._done.reports.append(StepReport(report.step, report.figures | figures))
         if snapshot:

@@ -40,11 +40,13 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
         # 1.0 is the probability of a uniform policy.
         relative = inspection.log_policy[clip].exp() * grid.tokens
         rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
-    rows += [
-        ("visible", frames * shown + 0.5 * (1 - shown), ""),
-        ("reconstruction", _slices(inspection.reconstruction[clip], grid), ""),
-        ("error", _maps(inspection.error[clip], grid), "inferno"),
-    ]
+    if inspection.speed is not None:
+        rows.append(("motion\n(pixels)", _maps(inspection.speed[clip], grid), "magma"))
+    rows.append(("visible", frames * shown + 0.5 * (1 - shown), ""))
+    if inspection.reconstruction is not None:
+        rows.append(("reconstruction", _slices(inspection.reconstruction[clip], grid), ""))
+    if inspection.error is not None:
+        rows.append(("error", _maps(inspection.error[clip], grid), "inferno"))
     return rows
 
 

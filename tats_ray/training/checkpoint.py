@@ -113,7 +113,8 @@ def read_state(path: Path) -> TrainingState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    train = TrainState(progress.step, _load(path, "mae"), _load(path, "mae_optimizer"))
+    heads = _load(path, "heads") if (path / "heads.safetensors").exists() else {}
+    train = TrainState(progress.step, _load(path, "mae"), heads, _load(path, "mae_optimizer"))
     if not (path / "sampler.safetensors").exists():
         return TrainingState(train, None)
     policy = PolicyState(
@@ -124,6 +125,8 @@ def read_state(path: Path) -> TrainingState:
 
 def _files(state: TrainingState) -> dict[str, State]:
     files = {"mae": state.train.mae, "mae_optimizer": state.train.optimizer}
+    if state.train.heads:
+        files["heads"] = state.train.heads
     if state.policy is not None:
         files |= {"sampler": state.policy.sampler, "sampler_optimizer": state.policy.optimizer}
     return files

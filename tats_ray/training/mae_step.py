@@ -1,23 +1,16 @@
-"""One optimiser step of the masked autoencoder: the same function in serial mode and under DDP."""
+"""One optimiser step of pre-training: the same function in serial mode and under DDP."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
-from tats_ray.models.inputs import choose_targets, clip_pixels
-from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.features import FeatureEncoder
+from tats_ray.models.inputs import clip_motion, clip_pixels, mask_noise, target_noise
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
-
-
-class MAEStep(NamedTuple):
-    loss: Tensor  # scalar on the device
-    gradient_norm: Tensor  # scalar on the device, before clipping
 
 
 def mae_step(
@@ -25,27 +18,41 @@ def mae_step(
     model: nn.Module,
     optimizer: GuardedOptimizer,
     clips: Clips,
-    visible: Tensor,
+    visible: Tensor | None,
     step: int,
-) -> MAEStep:
+    *,
+    encoder: FeatureEncoder | None = None,
+) -> dict[str, Tensor]:
     """Reconstructs the masked tokens of this process's clips and takes one step.
 
     Args:
-        model: `MaskedAutoencoder`, possibly wrapped in DistributedDataParallel, whose gradient
+        model: `PretrainingModel`, possibly wrapped in DistributedDataParallel, whose gradient
             averages equal the gradient of the global mean because every rank has as many clips.
         clips: this process's clips.
-        visible: int64 [b, k] in any order.
+        visible: int64 [b, k] in any order; None where the model's joint sampler draws them.
         step: 0-based index of the step.
+        encoder: of the feature target, where there is one.
+
+    Returns:
+        scalars on the device: `loss`, its weighted parts where there are several, `gradient_norm`.
     """
-    device = visible.device
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(inner, MaskedAutoencoder)
+    device = optimizer.poisoned.device
     model.train()
-    patches = inner.patches(clip_pixels(config, clips, device))
-    targets = choose_targets(config, visible, clips.first)
+    pixels = clip_pixels(config, clips, device)
+    choice = mask_noise(config, clips.first, len(clips), device) if visible is None else visible
     with autocast(config.train.precision, device):
-        loss = model(patches, visible.sort(dim=1).values, targets).error.mean()
+        losses = model(
+            pixels,
+            choice,
+            target_noise(config, clips.first, len(clips), device),
+            clip_motion(config, clips, device),
+            None if encoder is None else encoder(pixels),
+        )
+    loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad()
     loss.backward()
     norm = optimizer.step(learning_rate(config.train, step))
-    return MAEStep(loss.detach(), norm)
+    figures = {"loss": loss.detach(), "gradient_norm": norm}
+    if len(losses) > 1:
+        figures |= {f"loss/{name}": term.detach() for name, term in losses.items()}
+    return figures

@@ -48,21 +48,14 @@ class TrainWorker:
     def _work(self, item: WorkItem) -> None:
         share = len(item.batch) // self.ranks
         start = self.rank * share
-        self.trainer.train_step(
-            read_remote(item.batch.rows(start, start + share)), self._visible(item, start, share)
-        )
+        clips = read_remote(item.batch.rows(start, start + share))
+        known = torch.from_numpy(item.visible[start : start + share])
+        sampler = self._load_sampler(item.policy) if len(known) < share else None
+        self.trainer.train_step(clips, self.trainer.complete(clips, known, sampler))
         train = self.config.train
         wanted = item.snapshot or self.trainer.step % train.snapshot_interval == 0
         if wanted or self.trainer.step % train.publish_interval == 0:
             self._publish(snapshot=wanted, asked=item.snapshot)
-
-    def _visible(self, item: WorkItem, start: int, share: int) -> Tensor:
-        """Visible tokens of this rank's clips: rolled out, or asked of the masker."""
-        known = torch.from_numpy(item.visible[start : start + share]).to(self.trainer.device)
-        if len(known) == share:
-            return known
-        rest = read_remote(item.batch.rows(start + len(known), start + share))
-        return torch.cat([known, self.trainer.select(rest, self._load_sampler(item.policy))])
 
     def _load_sampler(self, policy: VersionedWeights | None) -> TrajectorySampler | None:
         if policy is None:

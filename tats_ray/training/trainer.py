@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
+from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.errors import NonFiniteError
 from tats_ray.masking.build import build_masker
 from tats_ray.masking.random import RandomMasker
-from tats_ray.models.inputs import mask_noise
+from tats_ray.models.features import FeatureEncoder
+from tats_ray.models.inputs import clip_motion, mask_noise
 from tats_ray.models.mae import build_mae
+from tats_ray.models.official import load_official
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import (
+    State,
     load_model_state,
     load_optimizer_state,
     model_state,
     optimizer_state,
 )
 from tats_ray.rl.update import patch_tokens
-from tats_ray.training.mae_step import MAEStep, mae_step
+from tats_ray.training.mae_step import mae_step
+from tats_ray.training.pretraining_model import build_pretraining_model
 from tats_ray.training.work import StepReport, TrainState
+
+_MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
 
 
 class MAETrainer:
@@ -39,40 +48,78 @@ class MAETrainer:
         device: torch.device,
         wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
     ) -> None:
-        """Args: wrap: makes the model data-parallel."""
+        """Args: wrap: makes the model data-parallel.
+
+        Raises:
+            FeatureEncoderError: the encoder of a feature target cannot be had.
+            CheckpointError: `train.initial_weights` is not of this model.
+        """
         self.config = config
         self.device = device
-        self.mae = build_mae(config.model, config.grid, config.run.seed).to(device)
-        self.model = wrap(self.mae)
+        target = config.model.feature_target
+        self._encoder = (
+            FeatureEncoder(target, config.grid, config.data.size, device)
+            if target.encoder
+            else None
+        )
+        self.mae = build_mae(config.model, config.grid, config.run.seed)
+        width = None if self._encoder is None else self._encoder.width
+        self.parts = build_pretraining_model(config, self.mae, width)
+        if config.train.initial_weights is not None:
+            load_official(self.parts, Path(config.train.initial_weights))
+        self.parts.to(device)
+        self.model = wrap(self.parts)
         train = config.train
         adamw = build_adamw(
-            self.mae, train.lr, train.weight_decay, (train.betas[0], train.betas[1])
+            self.parts, train.lr, train.weight_decay, (train.betas[0], train.betas[1])
         )
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip)
         self.step = 0
-        self._unread: list[MAEStep] = []
+        self._unread: list[dict[str, Tensor]] = []
 
-    def train_step(self, clips: Clips, visible: Tensor) -> None:
-        """One optimiser step on this rank's clips and visible tokens, int64 [b, k]."""
-        result = mae_step(self.config, self.model, self.optimizer, clips, visible, self.step)
-        self._unread.append(result)
-        self.step += 1
-
-    def select(self, clips: Clips, sampler: TrajectorySampler | None) -> Tensor:
-        """Visible tokens of clips that were not rolled out, int64 [b, k].
+    def train_step(self, clips: Clips, visible: Tensor | None) -> None:
+        """One optimiser step on this rank's clips and visible tokens.
 
         Args:
-            sampler: the learned policy; None draws at random (fixed maskers draw their own way).
+            visible: int64 [b, k]; None where the joint sampler draws them.
         """
+        config = self.config
+        if config.masking.joint:  # its dropout: the same after a resume
+            torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
+        figures = mae_step(
+            config, self.model, self.optimizer, clips, visible, self.step, encoder=self._encoder
+        )
+        self._unread.append(figures)
+        self.step += 1
+
+    def complete(self, clips: Clips, known: Tensor, sampler: Sampler | None) -> Tensor | None:
+        """Visible tokens of all clips, int64 [b, k], or None where the joint sampler draws them.
+
+        Args:
+            known: int64 [a, k], a <= b, of the first clips, which were rolled out.
+            sampler: policy for the others; None draws at random (fixed maskers draw their own way).
+        """
+        if self.config.masking.joint:
+            return None
+        known = known.to(self.device)
+        if len(known) == len(clips):
+            return known
+        rest = clips.rows(len(known), len(clips))
+        return torch.cat([known, self.select(rest, sampler)])
+
+    def select(self, clips: Clips, sampler: Sampler | None) -> Tensor:
+        """Visible tokens of clips that were not rolled out, int64 [b, k]."""
         config = self.config
         noise = mask_noise(config, clips.first, len(clips), self.device)
         if config.masking.learned and sampler is None:
             return RandomMasker(config.visible).select(noise)
         masker = build_masker(config, sampler)
-        tokens = None
-        if masker.needs_tokens:
-            tokens = patch_tokens(config, self.mae.patch_embedding, clips, self.device)
-        return masker.select(noise, tokens)
+        view = None
+        if masker.reads == "tokens":
+            view = patch_tokens(config, self.mae.patch_embedding, clips, self.device)
+        elif masker.reads == "motion":
+            view = clip_motion(config, clips, self.device)
+        return masker.select(noise, view)
 
     def reports(self, reduce: Callable[[Tensor], Tensor] = lambda table: table) -> list[StepReport]:
         """Figures of the steps since the last call, read from the device at once.
@@ -86,34 +133,41 @@ class MAETrainer:
         """
         if not self._unread:
             return []
-        table = reduce(torch.stack([torch.stack(list(result)) for result in self._unread]))
-        rows = torch.cat([table.flatten(), self.optimizer.poisoned[None]]).tolist()
+        names = list(self._unread[0])
+        table = reduce(torch.stack([torch.stack(list(step.values())) for step in self._unread]))
+        values = torch.cat([table.flatten(), self.optimizer.poisoned[None]]).tolist()
         first = self.step - len(self._unread)
+        self._unread = []
         reports = []
-        for offset in range(len(self._unread)):
-            loss, norm = rows[2 * offset : 2 * offset + 2]
-            if rows[-1] and not torch.isfinite(torch.tensor(norm)):
+        for offset in range(len(table)):
+            row = values[offset * len(names) : (offset + 1) * len(names)]
+            figures = dict(zip(names, row, strict=True))
+            if values[-1] and not math.isfinite(figures["gradient_norm"]):
                 raise NonFiniteError(
                     f"step {first + offset + 1}: the autoencoder's gradient is not finite (loss "
-                    f"{loss:.4g}); no update was applied; lower train.base_lr or set "
+                    f"{figures['loss']:.4g}); no update was applied; lower train.base_lr or set "
                     "train.gradient_clip"
                 )
-            figures = {
-                "loss": loss,
-                "gradient_norm": norm,
-                "lr": learning_rate(self.config.train, first + offset),
-            }
+            figures["lr"] = learning_rate(self.config.train, first + offset)
             reports.append(StepReport(first + offset + 1, figures))
-        self._unread = []
         return reports
 
     def state(self) -> TrainState:
         """Copy of weights and optimiser."""
-        moments = optimizer_state(self.mae, self.optimizer.optimizer)
-        return TrainState(self.step, model_state(self.mae), moments)
+        moments = optimizer_state(self.parts, self.optimizer.optimizer)
+        return TrainState(self.step, model_state(self.mae), self._heads(), moments)
 
     def load(self, state: TrainState) -> None:
         """Continues from a state."""
-        load_model_state(self.mae, state.mae)
-        load_optimizer_state(self.mae, self.optimizer.optimizer, state.optimizer)
+        weights = {f"{_MAE}{name}": value for name, value in state.mae.items()}
+        load_model_state(self.parts, weights | state.heads)
+        load_optimizer_state(self.parts, self.optimizer.optimizer, state.optimizer)
         self.step = state.step
+
+    def _heads(self) -> State:
+        """Weights of everything but the autoencoder."""
+        return {
+            name: value
+            for name, value in model_state(self.parts).items()
+            if not name.startswith(_MAE)
+        }

@@ -35,10 +35,11 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Autoencoder and optimiser after `step` steps."""
+    """Autoencoder, what trains in its step, and their optimiser after `step` steps."""
 
     step: int
     mae: State
+    heads: State  # joint sampler and further decoders; empty for most systems
     optimizer: State
 
 

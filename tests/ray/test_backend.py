@@ -16,7 +16,7 @@ from tats_ray.config import Config
 from tats_ray.config.shares import Shares
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.models.sampler import build_sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.runtime.ray_backend import RayBackend
@@ -30,7 +30,7 @@ SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
 
 
 def _plan(config: Config, synthetic) -> BlockPlan:
-    return BlockPlan(config.data, config.run.seed, read_manifest(synthetic.train))
+    return build_plan(config, read_manifest(synthetic.train))
 
 
 def _drive(backend, config, state=None, cursor=None, first=0, steps=STEPS, between=None):

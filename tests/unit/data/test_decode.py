@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tats_ray.data.decode import DecodeRequest, decode_clip
+from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import VideoDecodeError
@@ -38,7 +38,11 @@ def decoder():
 
 
 def _request(path, decoder="auto", frames=4, stride=3, start=0.0):
-    return DecodeRequest(str(path), frames, stride, start, 32, 64, decoder)
+    return DecodeRequest(str(path), frames, stride, [start], 32, 64, decoder)
+
+
+def _decode(request):
+    return decode_clips(request).frames[0]
 
 
 def _numbers(clip):
@@ -47,26 +51,33 @@ def _numbers(clip):
 
 @pytest.mark.parametrize("name", ["decord", "pyav"])
 def test_the_asked_frames_come(counted, name):
-    assert _numbers(decode_clip(_request(counted, name))) == [0, 3, 6, 9]
-    late = decode_clip(_request(counted, name, start=0.999))
+    assert _numbers(_decode(_request(counted, name))) == [0, 3, 6, 9]
+    late = _decode(_request(counted, name, start=0.999))
     assert _numbers(late) == [14, 17, 20, 23]
 
 
 @pytest.mark.parametrize("name", ["decord", "pyav"])
 def test_a_short_video_holds_its_last_frame(counted, name):
-    clip = decode_clip(_request(counted, name, frames=8, stride=5))
+    clip = _decode(_request(counted, name, frames=8, stride=5))
     assert _numbers(clip) == [0, 5, 10, 15, 20, 23, 23, 23]
 
 
+@pytest.mark.parametrize("name", ["decord", "pyav"])
+def test_several_clips_come_out_of_one_decoding(counted, name):
+    request = DecodeRequest(str(counted), 4, 3, [0.999, 0.0, 0.0], 32, 64, name)
+    clips = decode_clips(request).frames
+    assert [_numbers(clip) for clip in clips] == [[14, 17, 20, 23], [0, 3, 6, 9], [0, 3, 6, 9]]
+
+
 def test_frames_come_at_the_asked_size(counted):
-    clip = decode_clip(DecodeRequest(str(counted), 2, 1, 0.0, 20, 28, "auto"))
+    clip = _decode(DecodeRequest(str(counted), 2, 1, [0.0], 20, 28, "auto"))
     assert clip.shape == (2, 20, 28, 3)
     assert clip.dtype == np.uint8
 
 
 def test_the_process_gives_what_the_function_gives(counted, decoder):
-    direct = decode_clip(_request(counted))
-    assert np.array_equal(decoder.decode(_request(counted), 20), direct)
+    direct = _decode(_request(counted))
+    assert np.array_equal(decoder.decode(_request(counted), 20).frames[0], direct)
 
 
 def _truncated(source, target):
@@ -97,7 +108,7 @@ def test_a_broken_file_is_one_typed_error_with_its_name(counted, decoder, tmp_pa
     assert caught.value.path == str(path)
     assert caught.value.reason
     assert "\n" not in str(caught.value)
-    assert _numbers(decoder.decode(_request(counted), 20)) == [0, 3, 6, 9]
+    assert _numbers(decoder.decode(_request(counted), 20).frames[0]) == [0, 3, 6, 9]
 
 
 def test_a_missing_file_says_so(decoder, tmp_path):
@@ -111,7 +122,7 @@ def test_a_file_that_hangs_costs_its_limit_and_nothing_else(counted, decoder):
     os.kill(decoder._child.pid, signal.SIGSTOP)
     with pytest.raises(VideoDecodeError, match=r"took more than 0\.5 s"):
         decoder.decode(_request(counted), 0.5)
-    assert _numbers(decoder.decode(_request(counted), 20)) == [0, 3, 6, 9]
+    assert _numbers(decoder.decode(_request(counted), 20).frames[0]) == [0, 3, 6, 9]
 
 
 def test_a_killed_decoder_is_replaced(counted, decoder):
@@ -120,7 +131,7 @@ def test_a_killed_decoder_is_replaced(counted, decoder):
     decoder._child.wait()
     with pytest.raises(VideoDecodeError, match="decoder process died"):
         decoder.decode(_request(counted), 20)
-    assert _numbers(decoder.decode(_request(counted), 20)) == [0, 3, 6, 9]
+    assert _numbers(decoder.decode(_request(counted), 20).frames[0]) == [0, 3, 6, 9]
 
 
 def test_no_decoder_outlives_its_owner(counted):
@@ -130,7 +141,7 @@ def test_no_decoder_outlives_its_owner(counted):
         "from tats_ray.data.decode import DecodeRequest\n"
         "from tats_ray.data.decoder_process import DecoderProcess\n"
         "decoder = DecoderProcess()\n"
-        f"decoder.decode(DecodeRequest({str(counted)!r}, 2, 1, 0.0, 32, 64, 'auto'), 20)\n"
+        f"decoder.decode(DecodeRequest({str(counted)!r}, 2, 1, [0.0], 32, 64, 'auto'), 20)\n"
         "print(decoder._child.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
@@ -153,7 +164,7 @@ def _alive(pid: int) -> bool:
 def test_real_and_odd_videos(shared_data, decoder):
     """What must decode does, upright and in shape; what is broken is one error each."""
     for path in sorted((shared_data / "robust" / "odd_valid").iterdir()):
-        assert decoder.decode(_request(path), 20).shape == (4, 32, 64, 3), path
+        assert decoder.decode(_request(path), 20).frames.shape == (1, 4, 32, 64, 3), path
     for path in sorted((shared_data / "robust" / "broken").iterdir()):
         # Some files are whole up to their damage, or between damages.
         reasons = [_failure(decoder, _request(path, start=start)) for start in (0.0, 0.5, 0.999)]

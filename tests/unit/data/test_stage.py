@@ -9,7 +9,7 @@ from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tats_ray.data.quarantine import Quarantine, check_share
 from tats_ray.data.serial_stream import SerialClipStream, read_local
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import build_plan
 from tats_ray.errors import TooManyBrokenVideosError
 from tests.conftest import tiny_config
 
@@ -17,7 +17,7 @@ CONFIG = tiny_config()
 
 
 def _stream(table, cursor=None, quarantine=None):
-    plan = BlockPlan(CONFIG.data, CONFIG.run.seed, table)
+    plan = build_plan(CONFIG, table)
     return SerialClipStream(plan, cursor or Cursor(), quarantine or Quarantine())
 
 
@@ -47,7 +47,7 @@ def test_good_clips_keep_order_and_pixels(table, damaged):
     whole_stream, part_stream = _stream(table), _stream(damaged)
     _, whole = _take(whole_stream, 20)
     _, part = _take(part_stream, 18)
-    plan = BlockPlan(CONFIG.data, CONFIG.run.seed, table)
+    plan = build_plan(CONFIG, table)
     broken = {3, 11}
     rows = np.concatenate([plan.videos(plan.positions(b))["path"].to_numpy() for b in range(5)])
     paths = table["path"].to_pylist()

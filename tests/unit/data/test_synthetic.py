@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tats_ray.data.decode import DecodeRequest, decode_clip
+from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic, load_truth
 from tats_ray.data.synthetic.motion import KINDS, motion_path
@@ -110,7 +110,7 @@ def test_files_manifest_and_truth_agree(synthetic):
         moving, static = load_truth(row["truth"])
         assert np.array_equal(moving, clip.moving)
         assert np.array_equal(static, clip.static)
-        decoded = decode_clip(DecodeRequest(row["path"], SECTION.frames, 1, 0.0, 32, 32, "auto"))
+        decoded = decode_clips(DecodeRequest(row["path"], SECTION.frames, 1, [0.0], 32, 32, "auto")).frames[0]
         # H.264 halves the colour resolution; luma is close.
         error = (decoded.astype(float) - clip.frames).mean(axis=3)
         assert np.sqrt((error**2).mean()) < 6

@@ -56,7 +56,7 @@ def test_inspection_reconstructs_and_shows_visible_tokens(synthetic):
     config = tiny_config("masking.system=random")
     held_out = load_held_out(config, str(synthetic.held_out), 2)
     state = TrainingState(MAETrainer(config, torch.device("cpu")).state(), None)
-    seen = Inspector(config, state).inspect(held_out.pixels)
+    seen = Inspector(config, state).inspect(held_out)
     error = seen.error.gather(1, seen.visible)
     assert torch.equal(error, torch.zeros_like(error))
     assert (seen.error > 0).sum() == 2 * (config.grid.tokens - config.visible)

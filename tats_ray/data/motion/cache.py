@@ -1,0 +1,100 @@
+"""Motion of whole videos on disc, made once by jobs/prepare_data.py --motion.
+
+One .npz file per video, named by its absolute path: the per-frame displacements as float16
+[F, G, G, 2] and a JSON header that says what they were made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tats_ray.data.motion.vectors import VideoFields
+from tats_ray.errors import MotionPriorError
+
+_FORMAT = 1  # raise it when the same settings give other fields
+
+
+def cache_file(folder: str, path: str) -> Path:
+    """Where a video's motion lies."""
+    digest = hashlib.sha256(os.fsencode(Path(path).absolute())).hexdigest()
+    return Path(folder) / f"{digest[:32]}.npz"
+
+
+def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> None:
+    """Writes a video's motion aside and renames it, so that readers never see half a file."""
+    header = {
+        "format": _FORMAT,
+        "source": source,
+        "grid": motion.fields.shape[1],
+        "frames": len(motion.fields),
+        "width": motion.width,
+        "height": motion.height,
+        **_identity(path),
+    }
+    target = cache_file(folder, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.stem}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(
+            aside,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            fields=motion.fields.astype(np.float16),
+        )
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
+    """Displacements of a video, float32 [F, grid, grid, 2], from frame f-1 to f.
+
+    Raises:
+        MotionPriorError: there is none, it is damaged, or was made of something else.
+    """
+    remedy = (
+        f"run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
+        f"--motion-grid {grid}"
+    )
+    file = cache_file(folder, path)
+    if not file.is_file():
+        raise MotionPriorError(path, f"its motion is not in {folder}; {remedy}")
+    try:
+        header, fields = _load(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}") from None
+    wanted = {"format": _FORMAT, "source": source, "grid": grid}
+    for name, value in wanted.items():
+        if header.get(name) != value:
+            raise MotionPriorError(
+                path, f"its motion has {name} {header.get(name)}, not {value} ({file}); {remedy}"
+            )
+    identity = _identity(path)
+    if {name: header.get(name) for name in identity} != identity:
+        raise MotionPriorError(path, f"has changed since its motion was made ({file}); {remedy}")
+    if fields.shape != (header.get("frames"), grid, grid, 2):
+        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}")
+    return fields.astype(np.float32)
+
+
+def _load(file: Path) -> tuple[dict[str, Any], np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        header = json.loads(stored["header"].tobytes())
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        return header, stored["fields"]
+
+
+def _identity(path: str) -> dict[str, int]:
+    """What tells that a video is still the same."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise MotionPriorError(path, f"cannot be looked at ({error.strerror})") from None
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

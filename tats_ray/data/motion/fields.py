@@ -1,0 +1,122 @@
+"""Grids of displacements: averaging onto a grid, summing over frames, following points."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+
+def grid_points(grid: int) -> np.ndarray:
+    """Points (x, y) in frame widths and heights, float32 [grid * grid, 2], row by row."""
+    centres = (np.arange(grid, dtype=np.float32) + 0.5) / grid
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    return np.stack([x, y], axis=-1).reshape(-1, 2)
+
+
+def area_average(raster: np.ndarray, cell: int, height: int, width: int, grid: int) -> np.ndarray:
+    """Mean of a raster over each cell of a grid that covers the frame.
+
+    Args:
+        raster: [rows, columns, 2], one value per square of `cell` pixels from the upper left
+            corner; the last squares may reach over the frame's edge.
+        height, width: of the frame, pixels.
+
+    Returns:
+        float32 [grid, grid, 2].
+    """
+    rows = _shares(raster.shape[0], cell, height, grid)
+    columns = _shares(raster.shape[1], cell, width, grid)
+    return np.einsum("ij,jkc,lk->ilc", rows, raster, columns, optimize=True).astype(np.float32)
+
+
+def clip_steps(fields: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Displacement from each clip frame to the next: the sum over the video frames between.
+
+    Args:
+        fields: float32 [F, G, G, 2], displacement from video frame f-1 to f.
+        indices: int64 [T], ascending, below F.
+
+    Returns:
+        float32 [T, G, G, 2]; entry j leads from clip frame j-1 to j, entry 0 repeats entry 1.
+    """
+    first, last = int(indices[0]), int(indices[-1])
+    total = np.zeros((last - first + 1, *fields.shape[1:]), np.float64)
+    np.cumsum(fields[first + 1 : last + 1], axis=0, dtype=np.float64, out=total[1:])
+    steps = np.zeros((len(indices), *fields.shape[1:]), np.float32)
+    steps[1:] = np.diff(total[indices - first], axis=0)
+    steps[0] = steps[min(1, len(steps) - 1)]
+    return steps
+
+
+def slice_means(steps: np.ndarray, tubelet: int) -> np.ndarray:
+    """Mean step of every `tubelet` frames, [T // tubelet, G, G, 2]."""
+    slices = len(steps) // tubelet
+    return steps[: slices * tubelet].reshape(slices, tubelet, *steps.shape[1:]).mean(axis=1)
+
+
+def follow_fields(fields: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Carries the grid's points along the displacements, video frame by video frame.
+
+    A point reads its displacement where it stands before the step. Where frames differ by more
+    than the width of an edge, points just ahead of a moving edge go along and points just behind
+    it stay.
+
+    Args:
+        fields: float32 [F, G, G, 2], displacement from video frame f-1 to f.
+        indices: int64 [S], video frames at which the places are wanted.
+
+    Returns:
+        float32 [S, G * G, 2], places (x, y) in frame widths and heights; they may leave the frame.
+    """
+    points = grid_points(fields.shape[1])
+    places = [points]
+    for number in range(int(indices[0]) + 1, int(indices[-1]) + 1):
+        points = points + sample_field(fields[number], points)
+        places.append(points)
+    return np.stack([places[index] for index in (indices - indices[0]).tolist()])
+
+
+def sample_field(field: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Bilinear lookup; outside, the nearest edge counts.
+
+    Args:
+        field: [rows, columns, 2], at the centres of equal cells that cover the frame.
+        points: [Q, 2], (x, y) in frame widths and heights.
+
+    Returns:
+        float32 [Q, 2].
+    """
+    rows, columns = field.shape[:2]
+    x = np.clip(points[:, 0] * columns - 0.5, 0, columns - 1)
+    y = np.clip(points[:, 1] * rows - 0.5, 0, rows - 1)
+    left, top = x.astype(np.int64), y.astype(np.int64)
+    right, lower = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)
+    across, down = (x - left)[:, None], (y - top)[:, None]
+    above = field[top, left] * (1 - across) + field[top, right] * across
+    below = field[lower, left] * (1 - across) + field[lower, right] * across
+    return (above * (1 - down) + below * down).astype(np.float32)
+
+
+def track_slices(positions: np.ndarray, grid: int) -> np.ndarray:
+    """Displacements between consecutive tracker frames; the last slice repeats the one before.
+
+    Args:
+        positions: float32 [S, grid * grid, 2].
+
+    Returns:
+        float32 [S, grid, grid, 2]; rest where there is one slice only.
+    """
+    moves = np.diff(positions, axis=0)
+    moves = np.concatenate([moves, moves[-1:] if len(moves) else np.zeros_like(positions)])
+    return moves.reshape(-1, grid, grid, 2).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _shares(cells: int, cell: int, size: int, grid: int) -> np.ndarray:
+    """Share of each raster square in each grid cell along one axis, float32 [grid, cells]."""
+    edges = np.minimum(np.arange(cells + 1) * cell, size)
+    bounds = np.arange(grid + 1) * size / grid
+    upper = np.minimum(edges[None, 1:], bounds[1:, None])
+    overlap = np.clip(upper - np.maximum(edges[None, :-1], bounds[:-1, None]), 0, None)
+    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,101 @@
+"""The motion of one clip, out of the codec, out of the pictures or out of a cache.
+
+Every source gives displacements in units of the frame's width and height at a grid of points, so
+that a change of aspect or size alters nothing. Runs inside the decoder process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tats_ray.data.motion.cache import read_fields
+from tats_ray.data.motion.fields import (
+    clip_steps,
+    follow_fields,
+    grid_points,
+    slice_means,
+    track_slices,
+)
+from tats_ray.data.motion.pictures import step_between
+from tats_ray.data.motion.trackers import point_tracker
+from tats_ray.data.motion.vectors import vector_fields
+from tats_ray.errors import MotionPriorError
+
+# Where fewer frames come out than the container promises, decoders hold the last picture for this
+# many clip frames; it then rests.
+_HELD_CLIP_FRAMES = 2
+
+
+@dataclass(frozen=True)
+class MotionRequest:
+    """Which motion a clip is to carry; plain values, so that it crosses to another process."""
+
+    source: str  # vectors | lucas_kanade | dense_flow | cotracker3
+    form: str  # field | tracks
+    grid: int  # points per side of the frame; point (r, c) stands at ((c+.5)/grid, (r+.5)/grid)
+    tubelet: int  # clip frames per time slice
+    cache: str | None  # folder of per-frame fields, or None: compute now
+
+
+def clip_motion(
+    request: MotionRequest, path: str, frames: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
+    """Motion of one clip.
+
+    `field` is what MGM (Fan et al. 2023) masks by: slice t is the mean displacement from one clip
+    frame to the next over the slice's frames, at the place where it happens. Frame 0 has none of
+    its own and takes that of frame 1. `tracks` is what TrackMAE (Vandeghen et al. 2026) predicts:
+    points start on the grid in frame 0 and are followed over every `tubelet`-th frame; slice t is
+    the displacement from the t-th of these to the next, and the last slice repeats the one before.
+
+    Args:
+        frames: uint8 [T, H, W, 3], the whole frame at any size.
+        indices: int64 [T], ascending; the last may repeat.
+
+    Returns:
+        float32 [T // tubelet, grid, grid, 2]: (dx, dy) in frame widths and heights.
+
+    Raises:
+        MotionPriorError: path, and a reason with its remedy.
+    """
+    if request.cache is None and request.source != "vectors":
+        return _from_pictures(request, path, frames)
+    last = int(indices[-1])
+    if request.cache is None:
+        fields = vector_fields(path, request.grid, last).fields
+    else:
+        fields = read_fields(request.cache, path, request.source, request.grid)
+    fields = _hold_last(fields, path, indices)
+    if request.form == "field":
+        return slice_means(clip_steps(fields, indices), request.tubelet)
+    positions = follow_fields(fields, indices[:: request.tubelet])
+    return track_slices(positions, request.grid)
+
+
+def _from_pictures(request: MotionRequest, path: str, frames: np.ndarray) -> np.ndarray:
+    tracker = point_tracker(request.source, path)
+    if request.form == "tracks":
+        positions = tracker.track(frames[:: request.tubelet], grid_points(request.grid))
+        return track_slices(positions, request.grid)
+    steps = np.zeros((len(frames), request.grid, request.grid, 2), np.float32)
+    for number in range(1, len(frames)):
+        steps[number] = step_between(tracker, frames[number - 1], frames[number], request.grid)
+    steps[0] = steps[min(1, len(steps) - 1)]
+    return slice_means(steps, request.tubelet)
+
+
+def _hold_last(fields: np.ndarray, path: str, indices: np.ndarray) -> np.ndarray:
+    """Adds rest for the frames that the container promised and does not hold."""
+    missing = int(indices[-1]) + 1 - len(fields)
+    if missing <= 0:
+        return fields
+    stride = int(np.diff(indices).max(initial=1))
+    if missing > _HELD_CLIP_FRAMES * stride:
+        raise MotionPriorError(
+            path,
+            f"motion is known of {len(fields)} frames, the clip asks for frame {indices[-1]}; "
+            "re-encode the video with jobs/prepare_data.py --reencode",
+        )
+    return np.concatenate([fields, np.zeros((missing, *fields.shape[1:]), fields.dtype)])

@@ -1,0 +1,141 @@
+"""Following points through pictures. TrackMAE uses CoTracker3; two that need no download stand in.
+
+Points are (x, y) in frame widths and heights; OpenCV counts pixels from the centre of the first.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from tats_ray.data.motion.fields import sample_field
+
+# Lucas-Kanade. The window is small because objects are: a larger one mixes their motion with the
+# background's. Over objects of 5 to 15 pixels' radius 9 pixels lost the fewest points.
+_WINDOW = (9, 9)  # pixels
+_LEVELS = 3
+_RETURN_LIMIT = 1.0  # pixels that a point may miss its start by when followed there and back
+_NEIGHBOURS = 8
+# Below this side (pixels) dense flow at half resolution loses small objects; above, it halves the
+# error for four times the cost.
+_FULL_FLOW_SIDE = 192
+
+
+class PointTracker(Protocol):
+    """Follows points from the first frame through all others."""
+
+    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Follows points.
+
+        Args:
+            frames: uint8 [S, H, W, 3].
+            queries: float32 [Q, 2], places in frame 0.
+
+        Returns:
+            float32 [S, Q, 2], places in every frame; they may leave the frame.
+        """
+        ...
+
+
+class LucasKanadeTracker:
+    """Pyramidal Lucas-Kanade from frame to frame, each step checked by following it back.
+
+    A point that is lost in a step moves by the median of its neighbours' steps, and rests where
+    they are lost too. Neighbours are the points that started nearest to it.
+    """
+
+    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        cv2 = opencv()
+        size = np.array([frames.shape[2], frames.shape[1]], np.float32)
+        neighbours = _nearest(queries)
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        places = [queries * size - 0.5]
+        for before, after in pairwise(grey):
+            step, lost = _lucas_kanade_step(before, after, places[-1])
+            places.append(places[-1] + _fill_lost(step, lost, neighbours))
+        return ((np.stack(places) + 0.5) / size).astype(np.float32)
+
+
+class DenseFlowTracker:
+    """Chains dense optical flow (DIS, Kroeger et al. 2016) from frame to frame."""
+
+    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        places = [queries.astype(np.float32)]
+        for before, after in pairwise(frames):
+            places.append(places[-1] + sample_field(dense_flow(before, after), places[-1]))
+        return np.stack(places)
+
+
+def point_tracker(source: str, path: str) -> PointTracker:
+    """The tracker of a source.
+
+    Args:
+        path: video that it is wanted for, for the message.
+
+    Raises:
+        MotionPriorError: CoTracker3 cannot be loaded.
+    """
+    if source == "cotracker3":
+        from tats_ray.data.motion.cotracker import CoTracker3
+
+        return CoTracker3(path)
+    return DenseFlowTracker() if source == "dense_flow" else LucasKanadeTracker()
+
+
+def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Dense optical flow between two frames.
+
+    Args:
+        before, after: uint8 [H, W, 3].
+
+    Returns:
+        float32 [H, W, 2] in frame widths and heights, at the pixels of `before`.
+    """
+    cv2 = opencv()
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
+    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    method.setFinestScale(0 if min(before.shape[:2]) < _FULL_FLOW_SIDE else 1)
+    flow = method.calc(*grey, None)
+    return flow / np.array([before.shape[1], before.shape[0]], np.float32)
+
+
+@cache
+def opencv() -> Any:
+    """OpenCV on one thread: parallelism comes from processes."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2
+
+
+def _lucas_kanade_step(
+    before: np.ndarray, after: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in pixels, float32 [Q, 2], and which of them are not to be trusted, bool [Q]."""
+    follow = opencv().calcOpticalFlowPyrLK
+    start = places.astype(np.float32)[:, None]
+    there, found, _ = follow(before, after, start, None, winSize=_WINDOW, maxLevel=_LEVELS)
+    back, returned, _ = follow(after, before, there, None, winSize=_WINDOW, maxLevel=_LEVELS)
+    missed = np.linalg.norm((back - start)[:, 0], axis=1)
+    lost = (found[:, 0] == 0) | (returned[:, 0] == 0) | ~(missed <= _RETURN_LIMIT)
+    return (there - start)[:, 0], lost
+
+
+def _fill_lost(step: np.ndarray, lost: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Steps with the lost ones replaced, float32 [Q, 2]."""
+    known = np.where(lost[:, None], np.nan, step)
+    filled = np.where(lost[:, None], 0, step)
+    helped = np.flatnonzero(lost & ~lost[neighbours].all(axis=1))
+    filled[helped] = np.nanmedian(known[neighbours[helped]], axis=1)
+    return filled
+
+
+def _nearest(points: np.ndarray) -> np.ndarray:
+    """Numbers of the nearest other points of each, int64 [Q, up to 8]."""
+    count = min(_NEIGHBOURS, len(points) - 1)
+    distance = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distance, np.inf)
+    return np.argsort(distance, axis=1, kind="stable")[:, :count]

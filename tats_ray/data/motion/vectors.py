@@ -1,0 +1,183 @@
+"""Displacements out of the motion vectors that a codec stores (MGM, Fan et al. 2023).
+
+FFmpeg hands them out for H.264 and the MPEG-1/2/4 family. A vector leads from a block to its place
+in a reference frame, which may be several frames away; it is divided by that distance, so that a
+field always tells the displacement of one video frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tats_ray.data.motion.fields import area_average
+from tats_ray.data.motion.references import CodedFrame, fill_sources, reference_distances
+from tats_ray.errors import MotionPriorError
+
+CODECS = frozenset(
+    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1"}
+    | {"msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
+)
+RASTER = 4  # pixels; every block that FFmpeg reports begins and ends on a multiple of 8
+_REMEDY = "re-encode it with jobs/prepare_data.py --reencode, or set data.motion.source=dense_flow"
+# The pictures are not looked at: neither their residuals nor their deblocking is needed.
+_OPTIONS = {
+    "flags2": "+export_mvs",
+    "threads": "1",
+    "skip_idct": "all",
+    "skip_loop_filter": "all",
+}
+
+
+@dataclass(frozen=True)
+class VideoFields:
+    """Motion of a video from its first frame on."""
+
+    fields: np.ndarray  # float32 [F, G, G, 2], from frame f-1 to f, in frame widths and heights
+    width: int  # pixels
+    height: int
+
+
+class _Painted(NamedTuple):
+    """One frame's vectors on the grid, undivided: float32 [2, G, G, 2], of past and future."""
+
+    coded: CodedFrame
+    fields: np.ndarray
+    width: int
+    height: int
+
+
+def vector_fields(path: str, grid: int, last: int | None = None) -> VideoFields:
+    """Displacement fields of a video's frames, in the order in which decoding gives them.
+
+    Frames without vectors (I-frames) repeat the field before them, the first ones the first field
+    there is. Blocks without a vector, inside a frame with vectors, rest.
+
+    Args:
+        last: last frame that is needed; None: all.
+
+    Raises:
+        MotionPriorError: the codec has no vectors, the video none in it, or it is shown rotated.
+    """
+    import av
+
+    try:
+        painted, order = _decode(path, grid, last)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise MotionPriorError(path, f"vectors cannot be decoded ({reason}); {_REMEDY}") from None
+    if not painted:
+        raise MotionPriorError(path, f"holds no video frames; {_REMEDY}")
+    frames = [frame.coded for frame in painted]
+    distances = reference_distances(frames, order)
+    fields = np.stack([frame.fields for frame in painted]) / distances[:, :, None, None, None]
+    sources = fill_sources(frames)
+    if sources is None:
+        if len(frames) > 1:
+            raise MotionPriorError(path, f"holds no motion vectors, only I-frames; {_REMEDY}")
+        sources = np.zeros(1, np.int64)  # a single picture rests
+    # Rounded as in the cache, so that a run is the same with and without one.
+    fields = fields.sum(axis=1)[sources].astype(np.float16).astype(np.float32)
+    return VideoFields(fields, painted[0].width, painted[0].height)
+
+
+def _decode(path: str, grid: int, last: int | None) -> tuple[list[_Painted], list[int | None]]:
+    """Frames with their painted vectors, and the time stamps of packets in coded order."""
+    import av
+
+    painted: list[_Painted] = []
+    order: list[int | None] = []
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        codec = stream.codec_context.codec.canonical_name
+        if codec not in CODECS:
+            raise MotionPriorError(path, f"codec {codec} gives no motion vectors; {_REMEDY}")
+        stream.codec_context.options = _OPTIONS
+        for packet in container.demux(stream):
+            if packet.size:
+                order.append(packet.pts)
+            for frame in packet.decode():
+                painted.append(_paint_frame(path, codec, frame, grid))
+                if last is not None and _enough(painted, last):
+                    return painted, order
+    return painted, order
+
+
+def _enough(painted: list[_Painted], last: int) -> bool:
+    """Whether every frame up to `last` has its references, and there is a field to repeat."""
+    newest = painted[-1].coded
+    return (
+        len(painted) > last and not newest.bidirectional and any(p.coded.vectors for p in painted)
+    )
+
+
+def _paint_frame(path: str, codec: str, frame: Any, grid: int) -> _Painted:
+    if frame.rotation:
+        raise MotionPriorError(path, f"is shown rotated by {frame.rotation} degrees; {_REMEDY}")
+    from av.video.frame import PictureType
+
+    bidirectional = frame.pict_type == PictureType.B
+    data = frame.side_data.get("MOTION_VECTORS")
+    # FFmpeg does not fill in the vectors of MPEG-4 B-frames: all that it reports are zero.
+    usable = data is not None and not (codec == "mpeg4" and bidirectional)
+    coded = CodedFrame(bidirectional, frame.pts, usable)
+    if usable:
+        fields = paint_vectors(data.to_ndarray(), frame.height, frame.width, grid)
+    else:
+        fields = np.zeros((2, grid, grid, 2), np.float32)
+    return _Painted(coded, fields, frame.width, frame.height)
+
+
+def paint_vectors(vectors: np.ndarray, height: int, width: int, grid: int) -> np.ndarray:
+    """Paints vectors over their blocks and averages them onto a grid.
+
+    Where several vectors cover a place (B-frames) each counts in equal parts, so that the sum of
+    both results, divided by their distances, is the mean.
+
+    Args:
+        vectors: FFmpeg's AVMotionVector records [N].
+
+    Returns:
+        float32 [2, grid, grid, 2]: displacement since the past references and towards the future
+        ones, each over the whole distance, in frame widths and heights.
+    """
+    rows, columns = -(-height // RASTER), -(-width // RASTER)
+    future = vectors["source"] > 0
+    move = np.stack([vectors["motion_x"], vectors["motion_y"]], axis=1).astype(np.float64)
+    # A vector points to where the block is in the reference: for a past one, where it came from.
+    move *= (np.where(future, 1.0, -1.0) / np.maximum(vectors["motion_scale"], 1))[:, None]
+    count = np.zeros(rows * columns)
+    total = np.zeros((2, 2, rows * columns))  # past and future, x and y
+    for size in np.unique(np.stack([vectors["w"], vectors["h"]], axis=1), axis=0).tolist():
+        chosen = np.flatnonzero((vectors["w"] == size[0]) & (vectors["h"] == size[1]))
+        squares, owner = _covered(vectors[chosen], size, rows, columns)
+        count += np.bincount(squares, minlength=rows * columns)
+        for side in (0, 1):
+            on_side = future[chosen][owner] == side
+            for axis in (0, 1):
+                weights = move[chosen, axis][owner][on_side]
+                total[side, axis] += np.bincount(
+                    squares[on_side], weights, minlength=rows * columns
+                )
+    total /= np.maximum(count, 1)
+    rasters = total.reshape(2, 2, rows, columns).transpose(0, 2, 3, 1)
+    scale = np.array([width, height], np.float32)
+    averages = [area_average(raster, RASTER, height, width, grid) for raster in rasters]
+    return np.stack(averages) / scale
+
+
+def _covered(
+    vectors: np.ndarray, size: list[int], rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flat numbers of the raster squares under blocks of one size, and the block of each."""
+    across, down = size[0] // RASTER, size[1] // RASTER
+    left = (vectors["dst_x"].astype(np.int64) - size[0] // 2) // RASTER
+    top = (vectors["dst_y"].astype(np.int64) - size[1] // 2) // RASTER
+    x = left[:, None, None] + np.arange(across)[None, None, :]
+    y = top[:, None, None] + np.arange(down)[None, :, None]
+    x, y = np.broadcast_arrays(x, y)
+    inside = ((x >= 0) & (x < columns) & (y >= 0) & (y < rows)).reshape(-1)
+    owner = np.repeat(np.arange(len(vectors)), across * down)
+    return (y * columns + x).reshape(-1)[inside], owner[inside]

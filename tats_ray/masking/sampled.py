@@ -1,0 +1,24 @@
+"""TATS and AdaMAE: visible tokens drawn from a learned sampler's policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tats_ray.masking.selection import View, draw_without_replacement
+from tats_ray.models.sampler import Sampler
+
+
+class SampledMasker:
+    """Draws from a sampler without training it."""
+
+    reads: View = "tokens"
+
+    def __init__(self, sampler: Sampler, visible: int) -> None:
+        self.sampler = sampler
+        self.visible = visible
+
+    @torch.no_grad()
+    def select(self, noise: Tensor, view: Tensor | None) -> Tensor:
+        assert view is not None, "a sampler reads the patch tokens"
+        return draw_without_replacement(self.sampler.log_probs(view), noise, self.visible)

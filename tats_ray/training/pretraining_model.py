@@ -1,0 +1,127 @@
+"""Everything that one optimiser step of pre-training trains: the autoencoder and, by system, a
+joint sampler and further decoders, with the sum of their losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tats_ray.config import Config
+from tats_ray.masking.selection import draw_without_replacement
+from tats_ray.models.adamae import AdaMAESampler, sampling_loss
+from tats_ray.models.mae import Decoder, MaskedAutoencoder, initialize, target_index
+from tats_ray.models.motion_target import VALUES, motion_target
+from tats_ray.models.tokens import gather_tokens
+
+
+class PretrainingModel(nn.Module):
+    """The autoencoder `mae`, and what trains with it.
+
+    Attributes:
+        mae: what rollout actors score with and what is evaluated afterwards.
+        sampler: AdaMAE's, or None.
+        motion_decoder: TrackMAE's second decoder, or None.
+        feature_decoder: decoder of a feature target, or None.
+    """
+
+    def __init__(self, config: Config, mae: MaskedAutoencoder, feature_width: int | None) -> None:
+        super().__init__()
+        self.config = config
+        self.mae = mae
+        masking, model = config.masking, config.model
+        self.sampler = (
+            AdaMAESampler(masking.adamae, model.width, config.grid) if masking.joint else None
+        )
+        self.motion_decoder = self._decoder(VALUES if model.motion_target.weight else None)
+        self.feature_decoder = self._decoder(feature_width)
+        for part in (self.sampler, self.motion_decoder, self.feature_decoder):
+            if part is not None:
+                part.apply(initialize)
+        if not model.target.weight:
+            self._freeze_pixel_decoder()
+
+    def forward(
+        self,
+        pixels: Tensor,
+        choice: Tensor,
+        target_noise: Tensor | None,
+        motion: Tensor | None,
+        features: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Loss terms of a batch, already weighted; their sum is the loss.
+
+        Args:
+            pixels: float32 [B, 3, T, S, S] in [0, 1].
+            choice: visible tokens int64 [B, k]; with a joint sampler the noise of its draw instead,
+                float32 [B, N].
+            target_noise: float [B, N] that chooses the predicted subset; None predicts all.
+            motion: float [B, T', 2 rows, 2 columns, 2] in pixels, for the motion target.
+            features: float32 [B, N, d], the feature target.
+
+        Returns:
+            scalars by name, float32.
+        """
+        config, model = self.config, self.config.model
+        patches = self.mae.patches(pixels)
+        log_probs = None
+        if self.sampler is not None:
+            log_probs = self._log_probs(patches)
+            choice = draw_without_replacement(log_probs.detach(), choice, config.visible)
+        visible = choice.sort(dim=1).values
+        targets = target_index(visible, config.grid.tokens, config.targets, target_noise)
+        seen = self.mae.encode(patches, visible)
+        losses = {}
+        if model.target.weight:
+            error = self.mae.reconstruct(patches, seen, visible, targets).error
+            losses["pixels"] = model.target.weight * error.mean()
+            if log_probs is not None:
+                loss = sampling_loss(log_probs, targets, error)
+                losses["sampling"] = config.masking.adamae.coefficient * loss
+        if self.motion_decoder is not None:
+            assert motion is not None, "clips carry motion where it is a target"
+            wanted = motion_target(motion, model.motion_target.normalize)
+            loss = _decoder_loss(self.motion_decoder, seen, visible, targets, wanted)
+            losses["motion"] = model.motion_target.weight * loss
+        if self.feature_decoder is not None:
+            assert features is not None, "features are computed where they are a target"
+            loss = _decoder_loss(self.feature_decoder, seen, visible, targets, features)
+            losses["features"] = model.feature_target.weight * loss
+        return losses
+
+    def _log_probs(self, patches: Tensor) -> Tensor:
+        assert self.sampler is not None, "the system has a joint sampler"
+        if self.config.masking.adamae.detach:
+            with torch.no_grad():
+                tokens = self.mae.patch_embedding(patches)
+        else:
+            tokens = self.mae.patch_embedding(patches)
+        return self.sampler(tokens)
+
+    def _decoder(self, values: int | None) -> Decoder | None:
+        """A decoder of its own that shares the mask token, as TrackMAE's."""
+        if values is None:
+            return None
+        model = self.config.model
+        shared = self.mae.decoder.mask_token
+        return Decoder(model.decoder, model, self.config.grid, values, mask_token=shared)
+
+    def _freeze_pixel_decoder(self) -> None:
+        for name, parameter in self.mae.decoder.named_parameters():
+            if name != "mask_token":
+                parameter.requires_grad_(False)
+
+
+def build_pretraining_model(
+    config: Config, mae: MaskedAutoencoder, feature_width: int | None
+) -> PretrainingModel:
+    """A freshly initialised model, the same on every process for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed + 2)  # neither the autoencoder's nor PPO's numbers
+        return PretrainingModel(config, mae, feature_width)
+
+
+def _decoder_loss(
+    decoder: Decoder, seen: Tensor, visible: Tensor, targets: Tensor, wanted: Tensor
+) -> Tensor:
+    prediction = decoder(seen, visible, targets).float()
+    return (prediction - gather_tokens(wanted, targets)).square().mean()
