@@ -13,7 +13,7 @@ import numpy as np
 
 from tats_ray.errors import MotionPriorError
 
-# A fixed commit: the code that runs is known, and a copy in the cache is used without asking GitHub.
+# A fixed commit: the code that runs is known, and a cached copy is used without asking GitHub.
 _REPOSITORY = "facebookresearch/co-tracker:82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
 _MODEL = "cotracker3_offline"
 
