@@ -52,17 +52,20 @@ def _answers(job: Callable[[Item], str | None], items: Sequence[Item]) -> Iterat
 
 
 def _answer(
-    job: Callable[[Item], str | None], item: Item, future: Future[str | None]
+    job: Callable[[Item], str | None],
+    item: Item,
+    future: Future[str | None],
+    alone: bool = False,
 ) -> str | None:
     try:
         return future.result()
     except BrokenProcessPool:
-        pass  # this item's fault or another's: alone it shows
-    try:
-        with _pool(1) as pool:
-            return pool.submit(job, item).result()
-    except BrokenProcessPool:
-        return _CRASHED
+        if alone:
+            return _CRASHED
+    except Exception as error:  # one file's odd fault must not end the work on all others
+        return f"{type(error).__name__}: {error}"
+    with _pool(1) as pool:  # the crash was this item's fault or another's: alone it shows
+        return _answer(job, item, pool.submit(job, item), alone=True)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -22,6 +22,7 @@ from tats_ray.models.state import load_model_state
 from tats_ray.runtime.ray_backend import RayBackend
 from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
+from tests.runs.systems import overrides, quick_only
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -122,6 +123,19 @@ def test_lockstep_equals_serial(synthetic, tmp_path, actors, tolerance):
         assert reports[step]["rollout/mae_lag"] == 0
     for step in states:
         _assert_same(states[step], wanted_states[step], tolerance)
+
+
+@pytest.mark.parametrize("system", quick_only("adamae", "trackmae"))
+def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
+    config = tiny_config("cluster.mode=local", "data.augment.crop=multi_scale", *overrides(system))
+    reports, states, _ = _ray(config, synthetic, tmp_path, steps=3)
+    wanted_reports, wanted_states, _ = _serial(config, synthetic, steps=3)
+    for step, figures in wanted_reports.items():
+        assert reports[step]["loss"] == pytest.approx(figures["loss"], abs=1e-6)
+    for name in ("mae", "heads"):
+        got, wanted = (getattr(found[3].train, name) for found in (states, wanted_states))
+        assert got.keys() == wanted.keys()
+        assert all(np.array_equal(value, got[key]) for key, value in wanted.items()), name
 
 
 def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synthetic, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 
@@ -25,9 +23,16 @@ def area_average(raster: np.ndarray, cell: int, height: int, width: int, grid: i
     Returns:
         float32 [grid, grid, 2].
     """
-    rows = _shares(raster.shape[0], cell, height, grid)
-    columns = _shares(raster.shape[1], cell, width, grid)
-    return np.einsum("ij,jkc,lk->ilc", rows, raster, columns, optimize=True).astype(np.float32)
+    rows = _average_rows(raster, cell, height, grid)
+    return _average_rows(rows.swapaxes(0, 1), cell, width, grid).swapaxes(0, 1).astype(np.float32)
+
+
+def as_stored(fields: np.ndarray) -> np.ndarray:
+    """Fields as a cache gives them back, so that a run is the same with and without one, float32.
+
+    Displacements of more than a whole frame are no motion and are cut off there.
+    """
+    return np.clip(fields, -1, 1).astype(np.float16).astype(np.float32)
 
 
 def clip_steps(fields: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -112,11 +117,11 @@ def track_slices(positions: np.ndarray, grid: int) -> np.ndarray:
     return moves.reshape(-1, grid, grid, 2).astype(np.float32)
 
 
-@lru_cache(maxsize=64)
-def _shares(cells: int, cell: int, size: int, grid: int) -> np.ndarray:
-    """Share of each raster square in each grid cell along one axis, float32 [grid, cells]."""
-    edges = np.minimum(np.arange(cells + 1) * cell, size)
-    bounds = np.arange(grid + 1) * size / grid
-    upper = np.minimum(edges[None, 1:], bounds[1:, None])
-    overlap = np.clip(upper - np.maximum(edges[None, :-1], bounds[:-1, None]), 0, None)
-    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+def _average_rows(raster: np.ndarray, cell: int, size: int, grid: int) -> np.ndarray:
+    """Averages the first axis onto the grid; sums up to each bound, then takes differences."""
+    bounds = np.arange(grid + 1) * size / (grid * cell)
+    whole = np.minimum(bounds.astype(np.int64), len(raster) - 1)
+    share = (bounds - whole)[:, None, None]
+    total = np.zeros((len(raster) + 1, *raster.shape[1:]))
+    np.cumsum(raster, axis=0, out=total[1:])
+    return np.diff(total[whole] + share * raster[whole], axis=0) * (grid * cell / size)

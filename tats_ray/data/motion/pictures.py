@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tats_ray.data.motion.fields import area_average, grid_points
+from tats_ray.data.motion.fields import area_average, as_stored, grid_points
 from tats_ray.data.motion.trackers import (
     DenseFlowTracker,
     PointTracker,
@@ -62,7 +62,7 @@ def picture_fields(path: str, source: str, grid: int) -> VideoFields:
     if before is None:
         raise MotionPriorError(path, "holds no video frames; leave it out of the manifest")
     fields[0] = fields[min(1, len(fields) - 1)]
-    return VideoFields(np.stack(fields), width, height)
+    return VideoFields(as_stored(np.stack(fields)), width, height)
 
 
 def _pictures(path: str) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:

@@ -5,7 +5,7 @@ Points are (x, y) in frame widths and heights; OpenCV counts pixels from the cen
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -50,7 +50,7 @@ class LucasKanadeTracker:
     def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
         cv2 = opencv()
         size = np.array([frames.shape[2], frames.shape[1]], np.float32)
-        neighbours = _nearest(queries)
+        neighbours = _nearest(queries.astype(np.float32).tobytes())
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
         places = [queries * size - 0.5]
         for before, after in pairwise(grey):
@@ -133,9 +133,10 @@ def _fill_lost(step: np.ndarray, lost: np.ndarray, neighbours: np.ndarray) -> np
     return filled
 
 
-def _nearest(points: np.ndarray) -> np.ndarray:
-    """Numbers of the nearest other points of each, int64 [Q, up to 8]."""
-    count = min(_NEIGHBOURS, len(points) - 1)
+@lru_cache(maxsize=4)
+def _nearest(queries: bytes) -> np.ndarray:
+    """Numbers of the nearest other points of each, int64 [Q, up to 8]; runs ask for few grids."""
+    points = np.frombuffer(queries, np.float32).reshape(-1, 2)
     distance = ((points[:, None] - points[None]) ** 2).sum(axis=2)
     np.fill_diagonal(distance, np.inf)
-    return np.argsort(distance, axis=1, kind="stable")[:, :count]
+    return np.argsort(distance, axis=1, kind="stable")[:, : min(_NEIGHBOURS, len(points) - 1)]

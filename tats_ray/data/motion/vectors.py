@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tats_ray.data.motion.fields import area_average
+from tats_ray.data.motion.fields import area_average, as_stored
 from tats_ray.data.motion.references import CodedFrame, fill_sources, reference_distances
 from tats_ray.errors import MotionPriorError
 
@@ -20,7 +20,7 @@ CODECS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1"}
     | {"msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
 )
-RASTER = 4  # pixels; every block that FFmpeg reports begins and ends on a multiple of 8
+RASTER = 8  # pixels; every block that FFmpeg reports begins and ends on a multiple of it
 _REMEDY = "re-encode it with jobs/prepare_data.py --reencode, or set data.motion.source=dense_flow"
 # The pictures are not looked at: neither their residuals nor their deblocking is needed.
 _OPTIONS = {
@@ -65,7 +65,7 @@ def vector_fields(path: str, grid: int, last: int | None = None) -> VideoFields:
 
     try:
         painted, order = _decode(path, grid, last)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, IndexError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise MotionPriorError(path, f"vectors cannot be decoded ({reason}); {_REMEDY}") from None
     if not painted:
@@ -78,8 +78,7 @@ def vector_fields(path: str, grid: int, last: int | None = None) -> VideoFields:
         if len(frames) > 1:
             raise MotionPriorError(path, f"holds no motion vectors, only I-frames; {_REMEDY}")
         sources = np.zeros(1, np.int64)  # a single picture rests
-    # Rounded as in the cache, so that a run is the same with and without one.
-    fields = fields.sum(axis=1)[sources].astype(np.float16).astype(np.float32)
+    fields = as_stored(fields.sum(axis=1)[sources])
     return VideoFields(fields, painted[0].width, painted[0].height)
 
 
@@ -120,13 +119,12 @@ def _paint_frame(path: str, codec: str, frame: Any, grid: int) -> _Painted:
 
     bidirectional = frame.pict_type == PictureType.B
     data = frame.side_data.get("MOTION_VECTORS")
+    fields = np.zeros((2, grid, grid, 2), np.float32)
     # FFmpeg does not fill in the vectors of MPEG-4 B-frames: all that it reports are zero.
     usable = data is not None and not (codec == "mpeg4" and bidirectional)
-    coded = CodedFrame(bidirectional, frame.pts, usable)
     if usable:
         fields = paint_vectors(data.to_ndarray(), frame.height, frame.width, grid)
-    else:
-        fields = np.zeros((2, grid, grid, 2), np.float32)
+    coded = CodedFrame(bidirectional, frame.pts, usable)
     return _Painted(coded, fields, frame.width, frame.height)
 
 
@@ -144,23 +142,17 @@ def paint_vectors(vectors: np.ndarray, height: int, width: int, grid: int) -> np
         ones, each over the whole distance, in frame widths and heights.
     """
     rows, columns = -(-height // RASTER), -(-width // RASTER)
-    future = vectors["source"] > 0
-    move = np.stack([vectors["motion_x"], vectors["motion_y"]], axis=1).astype(np.float64)
+    side = (vectors["source"] > 0).astype(np.int64)
     # A vector points to where the block is in the reference: for a past one, where it came from.
-    move *= (np.where(future, 1.0, -1.0) / np.maximum(vectors["motion_scale"], 1))[:, None]
-    count = np.zeros(rows * columns)
-    total = np.zeros((2, 2, rows * columns))  # past and future, x and y
-    for size in np.unique(np.stack([vectors["w"], vectors["h"]], axis=1), axis=0).tolist():
-        chosen = np.flatnonzero((vectors["w"] == size[0]) & (vectors["h"] == size[1]))
-        squares, owner = _covered(vectors[chosen], size, rows, columns)
-        count += np.bincount(squares, minlength=rows * columns)
-        for side in (0, 1):
-            on_side = future[chosen][owner] == side
-            for axis in (0, 1):
-                weights = move[chosen, axis][owner][on_side]
-                total[side, axis] += np.bincount(
-                    squares[on_side], weights, minlength=rows * columns
-                )
+    unit = (2.0 * side - 1.0) / np.maximum(vectors["motion_scale"], 1)
+    squares, owner = _covered(vectors, rows, columns)
+    count = np.bincount(squares, minlength=rows * columns)
+    total = np.empty((2, 2, rows * columns))  # past and future, x and y
+    for axis, name in enumerate(("motion_x", "motion_y")):
+        places = squares + side[owner] * (rows * columns)
+        weights = (vectors[name] * unit)[owner]
+        sums = np.bincount(places, weights, minlength=2 * rows * columns)
+        total[:, axis] = sums.reshape(2, -1)
     total /= np.maximum(count, 1)
     rasters = total.reshape(2, 2, rows, columns).transpose(0, 2, 3, 1)
     scale = np.array([width, height], np.float32)
@@ -168,16 +160,18 @@ def paint_vectors(vectors: np.ndarray, height: int, width: int, grid: int) -> np
     return np.stack(averages) / scale
 
 
-def _covered(
-    vectors: np.ndarray, size: list[int], rows: int, columns: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flat numbers of the raster squares under blocks of one size, and the block of each."""
-    across, down = size[0] // RASTER, size[1] // RASTER
-    left = (vectors["dst_x"].astype(np.int64) - size[0] // 2) // RASTER
-    top = (vectors["dst_y"].astype(np.int64) - size[1] // 2) // RASTER
-    x = left[:, None, None] + np.arange(across)[None, None, :]
-    y = top[:, None, None] + np.arange(down)[None, :, None]
-    x, y = np.broadcast_arrays(x, y)
-    inside = ((x >= 0) & (x < columns) & (y >= 0) & (y < rows)).reshape(-1)
-    owner = np.repeat(np.arange(len(vectors)), across * down)
-    return (y * columns + x).reshape(-1)[inside], owner[inside]
+def _covered(vectors: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flat numbers of the raster squares under all blocks, and the block of each."""
+    width, height = (vectors[name].astype(np.int64) for name in ("w", "h"))
+    left = (vectors["dst_x"] - width // 2) // RASTER
+    top = (vectors["dst_y"] - height // 2) // RASTER
+    squares, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    shapes = width // RASTER * 256 + height // RASTER
+    for shape in np.unique(shapes).tolist():
+        chosen = np.flatnonzero(shapes == shape)
+        x = left[chosen, None, None] + np.arange(shape // 256)
+        y = top[chosen, None, None] + np.arange(shape % 256)[:, None]
+        inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+        squares.append((y * columns + x)[inside])
+        owners.append(np.broadcast_to(chosen[:, None, None], inside.shape)[inside])
+    return np.concatenate(squares), np.concatenate(owners)

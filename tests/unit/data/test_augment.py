@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tats_ray.config.data import AugmentSection
-from tats_ray.data.augment import MULTI_SCALES, augment_clips, crop_boxes, crop_resize
+from tats_ray.data.augment import MULTI_SCALES, augment_clips, crop_boxes, crop_motion, crop_resize
 
 CROPS = ["multi_scale", "random_resized", "center", "full"]
 
@@ -102,3 +102,38 @@ def test_a_circle_on_a_squashed_canvas_comes_back_round():
     across, down = seen.any(0).sum().item(), seen.any(1).sum().item()
     assert abs(across - down) <= 2
     assert across == pytest.approx(0.6 * 64, abs=2)
+
+
+def test_motion_follows_crop_resize_and_flip():
+    """A pattern shifted by d in the frame is shifted by `crop_motion`'s d in the crop."""
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+
+    def frame(shift_x, shift_y):
+        spot = ((columns - 40 - shift_x) ** 2 + (rows - 30 - shift_y) ** 2) / (2 * 5.0**2)
+        return (-spot).exp()[None, None]
+
+    box = torch.tensor([[0.2, 0.1, 0.8, 0.9, 0.0]])
+    for flip in (0.0, 1.0):
+        box[0, 4] = flip
+        shift = (6.0, 4.0)
+        places = [_middle(crop_resize(frame(*by), box, 128)[0, 0]) for by in ((0, 0), shift)]
+        seen = places[1] - places[0]
+        motion = torch.tensor([shift[0] / 96, shift[1] / 64]).expand(1, 1, 8, 8, 2)
+        told = crop_motion(motion, box, 4, 128)
+        assert torch.allclose(told, seen.expand_as(told), atol=0.1)
+
+
+def test_motion_is_read_at_the_place_of_the_crop():
+    motion = torch.zeros(1, 1, 10, 10, 2)
+    motion[0, 0, 2, 7] = torch.tensor([0.1, -0.2])  # of the frame's point (.75, .25)
+    box = torch.tensor([[0.5, 0.0, 1.0, 0.5, 0.0]])
+    told = crop_motion(motion, box, 5, 50)[0, 0]
+    assert torch.allclose(told[2, 2], torch.tensor([0.1 * 50 / 0.5, -0.2 * 50 / 0.5]))
+    assert told.abs().sum() == pytest.approx(told[2, 2].abs().sum().item())
+    box[0, 4] = 1.0  # the middle stays, the direction turns
+    assert torch.allclose(crop_motion(motion, box, 5, 50)[0, 0, 2, 2], torch.tensor([-10.0, -20.0]))
+
+
+def _middle(image):
+    rows, columns = torch.meshgrid(*(torch.arange(float(n)) for n in image.shape), indexing="ij")
+    return torch.stack([(image * columns).sum(), (image * rows).sum()]) / image.sum()

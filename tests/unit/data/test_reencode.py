@@ -155,14 +155,16 @@ def test_a_listed_video_from_elsewhere_keeps_its_whole_path(videos, tmp_path):
 def _crash_on_three(number: int) -> str | None:
     if number == 3:
         os._exit(1)
+    if number == 4:
+        raise KeyError("odd")
     return str(number) if number % 2 else None
 
 
-def test_a_crash_costs_one_item():
+def test_a_crash_or_an_odd_fault_costs_one_item():
     answers = each_video(_crash_on_three, range(6), "testing")
     assert answers[:3] == [None, "1", None]
     assert "its process died" in answers[3]
-    assert answers[4:] == [None, "5"]
+    assert answers[4:] == ["KeyError: 'odd'", "5"]
 
 
 def test_the_command_re_encodes_and_caches(videos, tmp_path, capsys):

@@ -110,7 +110,9 @@ def test_files_manifest_and_truth_agree(synthetic):
         moving, static = load_truth(row["truth"])
         assert np.array_equal(moving, clip.moving)
         assert np.array_equal(static, clip.static)
-        decoded = decode_clips(DecodeRequest(row["path"], SECTION.frames, 1, [0.0], 32, 32, "auto")).frames[0]
+        decoded = decode_clips(
+            DecodeRequest(row["path"], SECTION.frames, 1, [0.0], 32, 32, "auto")
+        ).frames[0]
         # H.264 halves the colour resolution; luma is close.
         error = (decoded.astype(float) - clip.frames).mean(axis=3)
         assert np.sqrt((error**2).mean()) < 6
