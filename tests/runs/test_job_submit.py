@@ -66,16 +66,26 @@ def head(tmp_path):
     process.wait(timeout=60)
 
 
+def _submit(dashboard, environment, entry):
+    """`ray job submit`; the dashboard answers a little before it can place jobs, and says so."""
+    submit = [BIN / "ray", "job", "submit", "--address", dashboard, "--working-dir", "."]
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(
+            [*submit, "--", *entry], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250, check=False,
+        )  # fmt: skip
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
+
+
 def test_the_job_runs_on_a_cluster_and_only_with_the_token(head, synthetic, tmp_path):
     dashboard, environment = head
     assert _status(f"{dashboard}/api/jobs/") in (401, 403)
     assert _status(f"{dashboard}/api/jobs/", token="0" * 64) in (401, 403)
     run = Run(synthetic, tmp_path, "job", "cluster.mode=address", "cluster.address=auto")
     entry = ["python", *run.command[1:]]
-    done = subprocess.run(
-        [BIN / "ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", *entry],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    done = _submit(dashboard, environment, entry)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout + done.stderr
     assert run.summary()["steps"] == STEPS
