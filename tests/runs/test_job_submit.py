@@ -72,7 +72,8 @@ def _submit(dashboard, environment, entry):
     deadline = time.monotonic() + 60
     while True:
         done = subprocess.run(
-            [*submit, "--", *entry], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250, check=False,
+            [*submit, "--", *entry], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=250, check=False,
         )  # fmt: skip
         if "No available agent" not in done.stderr or time.monotonic() > deadline:
             return done
