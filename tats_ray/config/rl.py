@@ -21,7 +21,9 @@ class RLSection(Section):
     # Meaning of the gradient
     credit: Literal["per_token", "set"] = "per_token"
     action_set: Literal["masked", "visible"] = "masked"
-    reward_sign: Literal[1, -1] = 1  # reward = sign x reconstruction error
+    reward: Literal["error", "beyond_copy"] = "error"  # reconstruction error, or the part of it
+    # that a copy from the same place one time slice before or after does not explain either
+    reward_sign: Literal[1, -1] = 1
     set_log_prob: Literal["mean", "plackett_luce"] = "mean"
     baseline: Literal["critic", "group", "none"] = "critic"
     whiten: Literal["clip", "batch", "none"] = "clip"

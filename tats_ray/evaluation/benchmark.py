@@ -32,6 +32,7 @@ class StepCost:
 
     Attributes:
         step_seconds: rollout and PPO update or mask, and the autoencoder's step.
+        masker_share: part of the step that random masking does not need; the two are timed in turn.
         peak_memory_mib: most memory allocated on the GPU; None on a CPU.
         prior_seconds: per clip, of computing the motion that the masker reads, beside decoding.
         first_loss, last_loss: of the timed steps, to show that it was training.
@@ -39,6 +40,7 @@ class StepCost:
 
     clips: int
     step_seconds: float
+    masker_share: float
     peak_memory_mib: float | None
     prior_seconds: float
     first_loss: float
@@ -48,41 +50,59 @@ class StepCost:
     def clips_per_second(self) -> float:
         return self.clips / self.step_seconds
 
-    def masker_share(self, random: StepCost) -> float:
-        """Part of the step that random masking does not need."""
-        return 1 - random.step_seconds / self.step_seconds
+
+class _Bench:
+    """One system's serial training steps on clips that lie in memory."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.trainer = MAETrainer(config, device)
+        self.learner = (
+            SerialActorLearner(config, device, self.trainer.mae) if config.masking.learned else None
+        )
+        self.clips = _random_clips(config)
+        self.device = device
+        self.losses: list[float] = []
+
+    def seconds(self) -> float:
+        """Takes one step; returns its time."""
+        taken = _seconds(self._step, self.device)
+        self.losses += [report.figures["loss"] for report in self.trainer.reports()]
+        return taken
+
+    def _step(self) -> None:
+        trainer = self.trainer
+        known = torch.empty((0, trainer.config.visible), dtype=torch.int64)
+        if self.learner is not None:
+            rollout, _ = self.learner.run_round(self.clips, trainer.step)
+            known = torch.from_numpy(rollout.visible[:, 0])
+        sampler = None if self.learner is None else self.learner.sampler
+        trainer.train_step(self.clips, trainer.complete(self.clips, known, sampler))
 
 
 def measure_step(config: Config, steps: int) -> StepCost:
     """Times serial training steps on random clips that lie in memory; decoding is not included."""
     torch.set_num_threads(config.cluster.threads)
     device = default_device()
-    trainer = MAETrainer(config, device)
-    learner = SerialActorLearner(config, device, trainer.mae) if config.masking.learned else None
-    clips = _random_clips(config)
+    bench = _Bench(config, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times, losses = [], []
-    for step in range(WARM_UP_STEPS + steps):
-        times.append(_seconds(partial(_step, trainer, learner, clips, step), device))
-        losses += [report.figures["loss"] for report in trainer.reports()]
+    for _ in range(WARM_UP_STEPS):
+        bench.seconds()
+    memory = _peak_memory(device)
+    plain = config.masking.model_copy(update={"system": "random"})
+    reference = _Bench(config.model_copy(update={"masking": plain}), device)
+    for _ in range(WARM_UP_STEPS):
+        reference.seconds()
+    pairs = np.array([(bench.seconds(), reference.seconds()) for _ in range(steps)])
     return StepCost(
-        clips=len(clips),
-        step_seconds=float(np.median(times[WARM_UP_STEPS:])),
-        peak_memory_mib=_peak_memory(device),
+        clips=len(bench.clips),
+        step_seconds=float(np.median(pairs[:, 0])),
+        masker_share=float(1 - np.median(pairs[:, 1] / pairs[:, 0])),
+        peak_memory_mib=memory,
         prior_seconds=_prior_seconds(config, steps),
-        first_loss=losses[WARM_UP_STEPS],
-        last_loss=losses[-1],
+        first_loss=bench.losses[WARM_UP_STEPS],
+        last_loss=bench.losses[-1],
     )
-
-
-def _step(trainer: MAETrainer, learner: SerialActorLearner | None, clips: Clips, step: int) -> None:
-    known = torch.empty((0, trainer.config.visible), dtype=torch.int64)
-    if learner is not None:
-        rollout, _ = learner.run_round(clips, step)
-        known = torch.from_numpy(rollout.visible[:, 0])
-    sampler = None if learner is None else learner.sampler
-    trainer.train_step(clips, trainer.complete(clips, known, sampler))
 
 
 def _prior_seconds(config: Config, clips: int) -> float:

@@ -91,3 +91,19 @@ def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
         std = values.var(dim=dims, keepdim=True).sqrt()
         values = (values - mean) / (std + section.epsilon)
     return values.flatten(2)
+
+
+def copy_error(targets: Tensor, grid: TokenGrid) -> Tensor:
+    """Error of the better copy of each token: from its place one time slice before or after.
+
+    Args:
+        targets: float32 [B, N, V], targets of all tokens.
+
+    Returns:
+        float32 [B, N], in the unit of the reconstruction error; infinite with a single slice.
+    """
+    slices = targets.unflatten(1, (grid.time, grid.per_slice))
+    change = (slices[:, 1:] - slices[:, :-1]).square().mean(dim=-1)  # [B, time - 1, places]
+    none = change.new_full((len(targets), 1, grid.per_slice), torch.inf)
+    before, after = torch.cat([none, change], dim=1), torch.cat([change, none], dim=1)
+    return torch.minimum(before, after).flatten(1)

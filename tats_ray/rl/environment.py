@@ -12,6 +12,7 @@ from tats_ray.models.inputs import choose_targets, clip_pixels
 from tats_ray.models.mae import MaskedAutoencoder, build_mae
 from tats_ray.models.precision import autocast
 from tats_ray.models.state import State, load_model_state
+from tats_ray.models.tokens import copy_error, reconstruction_target
 
 
 class ReconstructionEnvironment:
@@ -56,10 +57,19 @@ class ReconstructionEnvironment:
             draw: which draw of the clip this is (chooses the predicted subset).
 
         Returns:
-            targets int64 [B, q], the predicted masked tokens, and error float32 [B, q].
+            targets int64 [B, q], the predicted masked tokens, and error float32 [B, q]; with
+            `rl.reward=beyond_copy` at most the error of copying the token over time.
         """
         assert self._patches is not None, "observe comes first"
         targets = choose_targets(self.config, visible, self._first, draw)
         with autocast(self.config.train.precision, self.device):
             error = self.mae(self._patches, visible.sort(dim=1).values, targets).error
+        if self.config.rl.reward == "beyond_copy":
+            error = torch.minimum(error, self._copy_error(self._patches).gather(1, targets))
         return targets, error
+
+    def _copy_error(self, patches: Tensor) -> Tensor:
+        """Error of copying each token from the slice before or after, float32 [B, N]."""
+        tokens = torch.arange(self.config.grid.tokens, device=patches.device)
+        pixels = self.mae.predicted_pixels(patches, tokens.expand(len(patches), -1))
+        return copy_error(reconstruction_target(pixels, self.config.model.target), self.config.grid)

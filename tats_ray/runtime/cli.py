@@ -67,21 +67,20 @@ def _pretrain(given: argparse.Namespace) -> int:
 
 
 def _benchmark(given: argparse.Namespace) -> int:
-    systems = dict.fromkeys(["random", *given.systems])  # random masking is what shares refer to
     configs = {
         system: load_config(given.config, [*given.overrides, f"masking.system={system}"])
-        for system in systems
+        for system in given.systems
     }
     from tats_ray.evaluation.benchmark import measure_step
     from tats_ray.models.precision import default_device
 
     sys.stdout.write(f"device {default_device()}\n")
-    costs = {system: measure_step(config, given.steps) for system, config in configs.items()}
-    for system, cost in costs.items():
+    for system, config in configs.items():
+        cost = measure_step(config, given.steps)
         memory = "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
         sys.stdout.write(
             f"{system:<9} {cost.clips_per_second:8.1f} clips/s  step {cost.step_seconds:.4f} s  "
-            f"masker {cost.masker_share(costs['random']):4.0%}  "
+            f"masker {cost.masker_share:4.0%}  "
             f"motion {1000 * cost.prior_seconds:.1f} ms/clip  memory {memory}  "
             f"loss {cost.first_loss:.3f} -> {cost.last_loss:.3f}\n"
         )

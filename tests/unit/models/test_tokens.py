@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import TargetSection
 from tats_ray.models.tokens import (
+    copy_error,
     gather_tokens,
     masked_index,
     patchify,
@@ -69,3 +70,19 @@ def test_target_equals_the_formula(normalize, epsilon):
         mean = values.mean((2, 3), keepdims=True)
         values = (values - mean) / (values.std((2, 3), keepdims=True, ddof=1) + epsilon)
     assert np.allclose(target.numpy(), values.reshape(2, 3, 24), atol=1e-5)
+
+
+def test_copy_error_by_loop():
+    grid = TokenGrid(3, 2, 2)
+    targets = torch.randn(2, 12, 5)
+    got = copy_error(targets, grid)
+    for b in range(2):
+        for t in range(3):
+            for place in range(4):
+                others = [s for s in (t - 1, t + 1) if 0 <= s < 3]
+                errors = [
+                    (targets[b, t * 4 + place] - targets[b, s * 4 + place]).square().mean()
+                    for s in others
+                ]
+                assert got[b, t * 4 + place].item() == pytest.approx(min(errors).item(), rel=1e-5)
+    assert copy_error(targets[:, :4], TokenGrid(1, 2, 2)).isinf().all()

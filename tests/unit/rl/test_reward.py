@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from tats_ray.config.rl import RLSection
+from tats_ray.data.clips import Clips
+from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.reward import compute_advantages
+from tests.conftest import random_clips, tiny_config
 
 ERROR = torch.rand(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 VALUE = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -50,3 +53,28 @@ def test_whitening_the_batch_keeps_the_clips_apart():
     assert got.mean().item() == pytest.approx(0, abs=1e-9)
     assert got.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     assert got.mean((1, 2)).abs().max() > 0.01
+
+
+def test_beyond_copy_bounds_the_error_by_that_of_a_copy():
+    """A resting texture earns nothing; a token that changes keeps its reconstruction error."""
+    clips = random_clips(tiny_config(), 4)
+    frames = np.repeat(clips.frames[:, :1], clips.frames.shape[1], axis=1)
+    frames[:, 4:, :16, :16] = 255 - frames[:, 4:, :16, :16][..., ::-1, :]  # token (0, 0) changes
+    still = Clips(frames, clips.aspects, clips.positions, 0)
+    visible = torch.tensor([[3, 7, 11, 15]]).expand(4, -1)
+    errors = {}
+    for reward in ("error", "beyond_copy"):
+        config = tiny_config(f"rl.reward={reward}")
+        environment = ReconstructionEnvironment(config, torch.device("cpu"))
+        environment.observe(still)
+        targets, errors[reward] = environment.score(visible)
+    place = targets[0] % 4
+    assert (errors["error"] > 0.1).all()
+    assert errors["beyond_copy"][:, place != 0].max() == 0
+    assert errors["beyond_copy"].max() == 0  # each change has a slice beside it that is the same
+    frames[:, 4:6, :16, :16] = 128 + 7 * np.arange(16)[:, None, None]  # now one that has none
+    environment.observe(Clips(frames, clips.aspects, clips.positions, 0))
+    _, bounded = environment.score(visible)
+    changed = (targets[0] == 8).nonzero().item()
+    assert (bounded[:, changed] > 0.1).all()
+    assert (bounded[:, changed] <= 4).all()
