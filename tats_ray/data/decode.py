@@ -9,21 +9,24 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tats_ray.data.motion.prior import MotionRequest, clip_motion
-from tats_ray.data.sampling import frame_indices
+from tats_ray.data.sampling import frame_indices, jittered_segment_indices, segment_indices
 from tats_ray.errors import VideoDecodeError
 
 # Containers often promise a frame or two more than they hold; the last frame stands in for those.
 TOLERATED_MISSING_FRAMES = 2
 
+# Frames `stride` apart | one at the same place of every segment | one at random of every segment
+Sampling = Literal["dense", "segments", "jittered_segments"]
+
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Clips of one video; the numbers are those of `frame_indices`."""
+    """Clips of one video; the numbers are those of the functions that find the frames."""
 
     path: str
     frames: int
@@ -33,12 +36,17 @@ class DecodeRequest:
     width: int
     decoder: str  # auto | decord | pyav
     motion: MotionRequest | None = None
+    sampling: Sampling = "dense"
 
     def indices(self, total: int) -> np.ndarray:
         """Frame numbers of every clip, int64 [R, T], in a video of `total` frames."""
-        return np.stack(
-            [frame_indices(total, self.frames, self.stride, start) for start in self.starts]
-        )
+        return np.stack([self._clip_indices(total, start) for start in self.starts])
+
+    def _clip_indices(self, total: int, start: float) -> np.ndarray:
+        if self.sampling == "dense":
+            return frame_indices(total, self.frames, self.stride, start)
+        find = segment_indices if self.sampling == "segments" else jittered_segment_indices
+        return find(total, self.frames, start)
 
 
 class DecodedClips(NamedTuple):

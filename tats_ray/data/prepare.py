@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tats_ray.data.datasets.annotation import numbered_lines
 from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.probe import probe_video
 from tats_ray.errors import ManifestError, VideoDecodeError
@@ -102,28 +103,17 @@ def _probe(entry: Entry) -> ManifestRow | VideoDecodeError:
         info = probe_video(path)
     except VideoDecodeError as error:
         return error
+    except OSError as error:  # a folder without permission, a name too long
+        return VideoDecodeError(str(path), f"{error.strerror} (named in {entry.origin})")
     return ManifestRow(str(path), entry.label, info.frames, info.fps, info.width, info.height)
 
 
 def _parse_lines(file: Path) -> Iterator[Entry]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{file}: is not UTF-8 text") from None
-    empty = True
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        empty = False
-        origin = f"{file}:{number}"
-        path, label = _split(line.strip())
+    for origin, line in numbered_lines(file):
+        path, label = _split(line)
         if Path(path).suffix.lower() not in SUFFIXES:
             raise ManifestError(f"{origin}: '{path}' does not look like a video file")
         yield Entry(file.parent / path, label, origin)
-    if empty:
-        raise ManifestError(f"{file}: is empty")
 
 
 def _split(line: str) -> tuple[str, str | None]:

@@ -7,6 +7,9 @@ checkpoint.
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -22,6 +25,9 @@ class Stream(IntEnum):
     MASK = 3
     TARGET = 4
     DROPOUT = 5
+    RAND_AUGMENT = 6
+    ERASING = 7
+    MIXING = 8
 
 
 def uniform_rows(
@@ -57,5 +63,18 @@ def gumbel_rows(
 
 
 def torch_seed(seed: int, stream: Stream, first: int) -> int:
-    """Seed of torch's own generator for a batch that begins with clip `first`."""
+    """Seed of a library's own generator for a clip, or for a batch that begins with clip `first`."""
     return int(np.random.SeedSequence([seed, int(stream), first]).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def global_generators(seed: int) -> Iterator[None]:
+    """Python's and numpy's global generators at a seed for a while: timm draws from these."""
+    python, legacy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)

@@ -24,6 +24,32 @@ def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndar
     return np.minimum(first + np.arange(frames, dtype=np.int64) * stride, total - 1)
 
 
+def segment_indices(total: int, frames: int, place: float | np.ndarray) -> np.ndarray:
+    """The frame at a place within each of `frames` equal segments of the video (TSN).
+
+    Args:
+        place: in [0, 1), of all segments or of each; k / K for the k-th of K interleaved clips.
+
+    Returns:
+        int64 [frames], ascending.
+    """
+    indices = ((np.arange(frames) + place) * (total / frames)).astype(np.int64)
+    return np.minimum(indices, total - 1)
+
+
+def jittered_segment_indices(total: int, frames: int, start: float) -> np.ndarray:
+    """A random frame of each of `frames` equal segments of the video (TSN).
+
+    Args:
+        start: uniform number in [0, 1) that seeds the draw.
+
+    Returns:
+        int64 [frames], ascending.
+    """
+    places = np.random.default_rng(int(start * 2**53)).random(frames)
+    return segment_indices(total, frames, places)
+
+
 class ClipOrder:
     """The endless stream of clips: every epoch is the manifest in another seeded order.
 
@@ -39,7 +65,11 @@ class ClipOrder:
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Manifest rows at positions `first` .. `first + count - 1`, int64 [count]."""
-        places = np.arange(first, first + count) // self.repeats
+        return self.rows_at(np.arange(first, first + count))
+
+    def rows_at(self, positions: np.ndarray) -> np.ndarray:
+        """Manifest rows at ascending positions, int64 [B] -> int64 [B]."""
+        places = positions // self.repeats
         parts = [
             self._order(epoch)[places[places // self.videos == epoch] % self.videos]
             for epoch in range(int(places[0]) // self.videos, int(places[-1]) // self.videos + 1)

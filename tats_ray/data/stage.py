@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from tats_ray.config import Config
-from tats_ray.config.data import DataSection
+from tats_ray.config.data import ClipSection
 from tats_ray.data.clips import Clips
-from tats_ray.data.decode import DecodedClips, DecodeRequest
+from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.motion.prior import MotionRequest
 from tats_ray.data.sampling import ClipOrder, temporal_starts
@@ -34,7 +34,7 @@ class BlockPlan:
     Block b covers the positions b * block_clips .. (b + 1) * block_clips - 1.
     """
 
-    data: DataSection
+    data: ClipSection
     motion: MotionRequest | None
     seed: int
     manifest: pa.Table
@@ -48,6 +48,19 @@ class BlockPlan:
         order = ClipOrder(self.manifest.num_rows, self.seed, self.data.repeats)
         rows = order.rows(int(positions[0]), len(positions))
         return self.manifest.take(rows[:: self.data.repeats])
+
+    def decode_video(self, path: str, positions: np.ndarray, decoder: DecoderProcess) -> DecodedClips:
+        """The clips of one video.
+
+        Args:
+            positions: int64 [repeats], consecutive.
+
+        Raises:
+            VideoDecodeError: it cannot be decoded.
+        """
+        starts = temporal_starts(self.seed, positions).tolist()
+        request = clip_request(self.data, self.motion, path, starts)
+        return decoder.decode(request, self.data.decode_seconds)
 
 
 def build_plan(config: Config, manifest: pa.Table) -> BlockPlan:
@@ -69,7 +82,11 @@ def motion_request(config: Config) -> MotionRequest | None:
 
 
 def clip_request(
-    data: DataSection, motion: MotionRequest | None, path: str, starts: list[float]
+    data: ClipSection,
+    motion: MotionRequest | None,
+    path: str,
+    starts: list[float],
+    sampling: Sampling = "dense",
 ) -> DecodeRequest:
     """Asks for the clips of one video that begin at `starts`."""
     return DecodeRequest(
@@ -81,6 +98,7 @@ def clip_request(
         width=data.canvas_width,
         decoder=data.decoder,
         motion=motion,
+        sampling=sampling,
     )
 
 
@@ -94,15 +112,14 @@ def decode_block(
     """
     positions = plan.positions(block)
     videos = plan.videos(positions)
-    starts = temporal_starts(plan.seed, positions).reshape(videos.num_rows, -1)
+    by_video = positions.reshape(videos.num_rows, -1)
     known = book.known()
     decoded, kept, failures = [], [], []
     for row, path in enumerate(videos["path"].to_pylist()):
         if path in known:
             continue
         try:
-            request = clip_request(plan.data, plan.motion, path, starts[row].tolist())
-            decoded.append(decoder.decode(request, plan.data.decode_seconds))
+            decoded.append(plan.decode_video(path, by_video[row], decoder))
             kept.append(row)
         except VideoDecodeError as error:
             failures.append(error)
@@ -113,7 +130,7 @@ def decode_block(
     return Clips(
         frames=frames,
         aspects=np.repeat(width / height, plan.data.repeats),
-        positions=positions.reshape(videos.num_rows, -1)[kept].reshape(-1),
+        positions=by_video[kept].reshape(-1),
         first=0,
         motion=motion,
     )

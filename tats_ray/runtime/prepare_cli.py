@@ -9,6 +9,12 @@ from pathlib import Path
 
 from tats_ray.errors import ManifestError, VideoDecodeError
 from tats_ray.runtime.cli import run_guarded
+from tats_ray.runtime.dataset_arguments import (
+    add_dataset_arguments,
+    check_dataset_arguments,
+    dataset_entries,
+    videos_folder,
+)
 
 MOTION_SOURCES = ["vectors", "lucas_kanade", "dense_flow", "cotracker3"]
 
@@ -16,8 +22,9 @@ MOTION_SOURCES = ["vectors", "lucas_kanade", "dense_flow", "cotracker3"]
 def prepare_data_main(arguments: list[str] | None = None) -> int:
     """Entry point of jobs/prepare_data.py; returns the exit code."""
     parser = argparse.ArgumentParser(description="Make a manifest of videos.")
-    parser.add_argument("source", type=Path, help="folder (class = sub-folder) or list file")
+    parser.add_argument("source", type=Path, help="folder (class = sub-folder), list or annotation")
     parser.add_argument("manifest", type=Path, help="Parquet file to write")
+    add_dataset_arguments(parser)
     parser.add_argument(
         "--reencode", type=Path, metavar="DIR", help="first re-encode all videos as H.264 into DIR"
     )
@@ -44,6 +51,7 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if (given.motion is None) != (given.motion_folder is None):
         parser.error("--motion and --motion-folder go together")
+    check_dataset_arguments(parser, given)
     return run_guarded(lambda: _prepare(given))
 
 
@@ -51,7 +59,10 @@ def _prepare(given: argparse.Namespace) -> int:
     from tats_ray.data.prepare import folder_entries, list_entries, prepare
 
     source = given.source
-    entries = folder_entries(source) if source.is_dir() else list_entries(source)
+    if given.dataset is not None:
+        entries, source = dataset_entries(given), videos_folder(given)
+    else:
+        entries = folder_entries(source) if source.is_dir() else list_entries(source)
     failures: list[VideoDecodeError] = []
     if given.reencode is not None:
         from tats_ray.data.reencode import reencode_entries

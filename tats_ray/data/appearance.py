@@ -1,0 +1,83 @@
+"""The stream of labelled clips: repeats of one decoded clip, each in another appearance."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.data.decode import DecodedClips, Sampling
+from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.randomness import Stream, global_generators, torch_seed
+from tats_ray.data.sampling import temporal_starts
+from tats_ray.data.stage import BlockPlan, clip_request
+
+
+@dataclass(frozen=True)
+class LabelledPlan(BlockPlan):
+    """Blocks to fine-tune on. RandAugment runs where clips are decoded, on CPUs and before the
+    crop, as in VideoMAE's loader."""
+
+    sampling: Sampling = "dense"
+    rand_augment: str | None = None
+
+    def decode_video(self, path: str, positions: np.ndarray, decoder: DecoderProcess) -> DecodedClips:
+        """One decoded clip as `data.repeats` clips; the arguments are those of `BlockPlan`'s."""
+        start = float(temporal_starts(self.seed, positions)[0])
+        request = clip_request(self.data, None, path, [start], self.sampling)
+        frames = decoder.decode(request, self.data.decode_seconds).frames
+        if self.rand_augment is None:
+            return DecodedClips(np.repeat(frames, len(positions), axis=0), None)
+        seeds = [torch_seed(self.seed, Stream.RAND_AUGMENT, int(place)) for place in positions]
+        clips = [
+            rand_augment(frames[0], self.rand_augment, seed, self.data.size) for seed in seeds
+        ]
+        return DecodedClips(np.stack(clips), None)
+
+
+def build_labelled_plan(config: FinetuneConfig, manifest: pa.Table) -> LabelledPlan:
+    """The stream of a fine-tuning run over its training manifest."""
+    return LabelledPlan(
+        data=config.data,
+        motion=None,
+        seed=config.run.seed,
+        manifest=manifest,
+        sampling="dense" if config.data.sampling == "dense" else "jittered_segments",
+        rand_augment=config.data.augment.rand_augment,
+    )
+
+
+def rand_augment(frames: np.ndarray, policy: str, seed: int, size: int) -> np.ndarray:
+    """RandAugment of one clip: every frame is drawn the same operations at the same strength.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        policy: timm's notation, such as rand-m7-n4-mstd0.5-inc1.
+        size: side of the model input, which limits translations.
+
+    Returns:
+        uint8 [T, H, W, 3].
+    """
+    from PIL import Image
+
+    transform = _transform(policy, size)
+    augmented = []
+    for frame in frames:
+        # What timm draws does not depend on the picture, so a seed means the same to every frame.
+        with global_generators(seed):
+            augmented.append(np.asarray(transform(Image.fromarray(frame))))
+    return np.stack(augmented)
+
+
+@functools.cache
+def _transform(policy: str, size: int) -> Callable[[Any], Any]:
+    from PIL.Image import Resampling
+    from timm.data.auto_augment import rand_augment_transform
+
+    settings = {"translate_const": int(size * 0.45), "interpolation": Resampling.BICUBIC}
+    return rand_augment_transform(policy, settings)

@@ -1,0 +1,86 @@
+"""Kinetics-400, -600 and -700: `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from tats_ray.data.datasets.annotation import first_present, numbered_lines
+from tats_ray.data.prepare import Entry
+from tats_ray.errors import ManifestError
+
+HEADER = "label,youtube_id,time_start,time_end,split"
+# DeepMind writes `validate`, the copies at CVDF write `val`.
+SPLITS = {
+    "train": frozenset({"train"}),
+    "validation": frozenset({"val", "validate", "validation"}),
+    "test": frozenset({"test"}),
+}
+
+
+def kinetics_entries(file: Path, videos: Path, split: str | None = None) -> list[Entry]:
+    """Videos `<youtube_id>_<start>_<end>.mp4` with six digits each.
+
+    They lie in `videos`, or in its sub-folder of the class, with spaces or underscores. Columns are
+    found by their names; test files without `label` give videos without a class.
+
+    Args:
+        split: one of `SPLITS`: only the rows of that split.
+
+    Raises:
+        ManifestError: names file and line, or there is no row of that split.
+    """
+    (top, header), *lines = numbered_lines(file)
+    columns = _columns(top, header, split)
+    rows = [(origin, _row(origin, line, columns)) for origin, line in lines]
+    chosen = [
+        _entry(origin, row, videos)
+        for origin, row in rows
+        if split is None or row["split"] in SPLITS[split]
+    ]
+    if not chosen:
+        wanted = "no rows" if split is None else f"no rows of the split '{split}'"
+        raise ManifestError(f"{file}: has {wanted}; give the csv that has them")
+    return chosen
+
+
+def _columns(origin: str, header: str, split: str | None) -> list[str]:
+    columns = _fields(origin, header)
+    needed = ["youtube_id", "time_start", "time_end", *([] if split is None else ["split"])]
+    for name in needed:
+        if name not in columns:
+            raise ManifestError(f"{origin}: column '{name}' is missing; begin with {HEADER}")
+    return columns
+
+
+def _row(origin: str, line: str, columns: list[str]) -> dict[str, str]:
+    fields = _fields(origin, line)
+    if len(fields) != len(columns):
+        raise ManifestError(
+            f"{origin}: {len(fields)} fields where the first line names {len(columns)}; "
+            "put a label with a comma in double quotes"
+        )
+    row = dict(zip(columns, fields, strict=True))
+    for name in ("time_start", "time_end"):
+        if not row[name].isdecimal():
+            raise ManifestError(f"{origin}: {name} '{row[name]}' must be whole seconds")
+    for name in ("youtube_id", "label"):
+        if row.get(name) == "":
+            raise ManifestError(f"{origin}: {name} is empty; fill it in or delete the line")
+    return row
+
+
+def _fields(origin: str, line: str) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([line], strict=True))]
+    except csv.Error as error:
+        raise ManifestError(f"{origin}: {error}; mend the double quotes") from None
+
+
+def _entry(origin: str, row: dict[str, str], videos: Path) -> Entry:
+    start, end = int(row["time_start"]), int(row["time_end"])
+    name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
+    label = row.get("label")
+    folders = [] if label is None else [videos / label, videos / label.replace(" ", "_")]
+    path = first_present(videos / name, *(folder / name for folder in folders))
+    return Entry(path, label, origin)

@@ -1,0 +1,58 @@
+"""UCF101: `trainlist0N.txt` and `testlist0N.txt`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tats_ray.data.datasets.annotation import first_present, numbered_lines
+from tats_ray.data.prepare import Entry
+from tats_ray.errors import ManifestError
+
+_LINE = re.compile(r"([^/]+)/([^/]+\.\w+)(?:\s+([0-9]+))?")
+_CLASS_LINE = re.compile(r"([0-9]+)\s+(\S.*)")
+
+
+def ucf101_entries(file: Path, videos: Path, labels: Path | None = None) -> list[Entry]:
+    """Videos `videos/<class>/<name>.avi`, or `.mp4` where they were re-encoded.
+
+    The class is the folder; the number that follows in training lists is only checked.
+
+    Args:
+        labels: the official classInd.txt; every class must stand in it, with the same number.
+
+    Raises:
+        ManifestError: names file and line.
+    """
+    numbers = None if labels is None else _class_numbers(labels)
+    entries = []
+    for origin, line in numbered_lines(file):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ManifestError(f"{origin}: '{line}' must be <class>/<video> or <class>/<video> 7")
+        label, name, number = match.groups()
+        if numbers is not None:
+            _check(origin, label, number, numbers)
+        path = videos / label / name
+        entries.append(Entry(first_present(path, path.with_suffix(".mp4")), label, origin))
+    return entries
+
+
+def _class_numbers(file: Path) -> dict[str, int]:
+    numbers = {}
+    for origin, line in numbered_lines(file):
+        match = _CLASS_LINE.fullmatch(line)
+        if match is None:
+            raise ManifestError(f"{origin}: '{line}' must be a number and a class")
+        numbers[match[2]] = int(match[1])
+    return numbers
+
+
+def _check(origin: str, label: str, number: str | None, numbers: dict[str, int]) -> None:
+    if label not in numbers:
+        raise ManifestError(f"{origin}: class '{label}' is not in the list of classes; add it")
+    if number is not None and int(number) != numbers[label]:
+        raise ManifestError(
+            f"{origin}: class '{label}' has number {number} here and {numbers[label]} in the list "
+            "of classes; take both files from one download"
+        )
