@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := tats_ray jobs tests
+PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: setup demo test test-all lint format clean
 
@@ -17,10 +18,10 @@ demo: setup
 	$(BIN)/python jobs/pretrain.py --config configs/demo.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: setup
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)
