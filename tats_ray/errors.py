@@ -62,6 +62,16 @@ class CheckpointError(TatsRayError):
     """A checkpoint cannot be read or does not belong to this model."""
 
 
+class FeatureCacheError(TatsRayError):
+    """Cached features of this encoder and these videos are damaged."""
+
+
+class LeakError(TatsRayError):
+    """A video or a group of videos is both trained on and tested on."""
+
+    exit_code = 2
+
+
 class FeatureEncoderError(TatsRayError):
     """The image encoder of `model.feature_target` or its weights cannot be had."""
 

@@ -38,11 +38,10 @@ class AugmentSection(Section):
     flip: float = Field(0.0, ge=0, le=1)
 
 
-class DataSection(Section):
+class ClipSection(Section):
+    """Clips of a manifest, as every training job reads them."""
+
     manifest: str | None = None  # Parquet written by jobs/prepare_data.py; empty: synthetic
-    held_out_manifest: str | None = (
-        None  # clips for pictures and enrichment; empty: the training set
-    )
     synthetic: SyntheticSection = SyntheticSection()
 
     frames: int = Field(16, ge=1)
@@ -55,6 +54,14 @@ class DataSection(Section):
     broken_share: float = Field(0.05, ge=0, le=1)  # the run stops above this share
     block_clips: int = Field(8, ge=1)  # clips per decode task and object-store block
     prefetch_blocks: int = Field(32, ge=1)  # at most twice as many decoded blocks wait in memory
-    repeats: int = Field(1, ge=1)  # clips with random starts out of one decoding (MAE-ST: 4)
+    repeats: int = Field(1, ge=1)  # clips out of one decoding
     augment: AugmentSection = AugmentSection()
+
+
+class DataSection(ClipSection):
+    """Clips to pre-train on; `repeats` have random starts each (MAE-ST: 4)."""
+
+    held_out_manifest: str | None = (
+        None  # clips for pictures and enrichment; empty: the training set
+    )
     motion: MotionSection = MotionSection()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tats_ray.config.section import Section
 from tats_ray.config.tree import Config
 from tats_ray.errors import ConfigError
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
@@ -26,6 +29,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path | None, overrides: list[str]) -> Config:
+    """The configuration of a pre-training run, as `load_as`."""
+    return load_as(Config, path, overrides)
+
+
+def load_as(kind: type[Kind], path: str | Path | None, overrides: list[str]) -> Kind:
     """Reads `path`, applies `a.b=value` overrides in order and validates the result.
 
     Raises:
@@ -34,18 +42,27 @@ def load_config(path: str | Path | None, overrides: list[str]) -> Config:
     tree = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
-    return config_from_dict(tree)
+    return validate_as(kind, tree)
 
 
 def config_from_dict(tree: dict[str, Any]) -> Config:
-    """Validates a plain mapping, as `Config.model_dump` gives it back."""
+    """The configuration of a pre-training run, as `validate_as`."""
+    return validate_as(Config, tree)
+
+
+def validate_as(kind: type[Kind], tree: dict[str, Any]) -> Kind:
+    """Validates a plain mapping, as `model_dump` gives it back.
+
+    Raises:
+        ConfigError: one line naming the field and the remedy.
+    """
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_one_line(kind, error)) from None
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: Section) -> str:
     """The resolved configuration as YAML, every field written out."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
@@ -91,7 +108,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[key] = value
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(kind: type[Section], error: ValidationError) -> str:
     """The first fault: `field: what is wrong; remedy`."""
     faults = error.errors()
     # A misspelt key also shows as a missing one: name the misspelling.
@@ -100,7 +117,7 @@ def _one_line(error: ValidationError) -> str:
     field = ".".join(parts) or "config"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return f"{field}: unknown key{_suggestion(parts)}"
+        return f"{field}: unknown key{_suggestion(kind, parts)}"
     if fault["type"] == "missing":
         return f"{field}: is required; set it in the file or as {field}=..."
     if fault["type"] == "value_error":
@@ -108,8 +125,8 @@ def _one_line(error: ValidationError) -> str:
     return f"{field}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
 
 
-def _suggestion(parts: list[str]) -> str:
-    section: Any = Config
+def _suggestion(kind: type[Section], parts: list[str]) -> str:
+    section: Any = kind
     for part in parts[:-1]:
         field = section.model_fields.get(part)
         section = field.annotation if field else None

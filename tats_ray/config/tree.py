@@ -1,36 +1,21 @@
-"""The whole configuration, and the rules between its sections."""
+"""The configuration of pre-training, and the rules between its sections."""
 
 from __future__ import annotations
 
 from pydantic import model_validator
 
 from tats_ray.config.data import DataSection
-from tats_ray.config.geometry import TokenGrid, visible_tokens
+from tats_ray.config.geometry import visible_tokens
+from tats_ray.config.job import JobConfig
 from tats_ray.config.masking import MaskingSection
-from tats_ray.config.model import ModelSection
 from tats_ray.config.motion import FIELD_SOURCES, Form
 from tats_ray.config.rl import RLSection
-from tats_ray.config.runtime import CheckpointSection, ClusterSection, RunSection, TrackingSection
-from tats_ray.config.section import Section
-from tats_ray.config.train import TrainSection
 
 
-class Config(Section):
-    run: RunSection
+class Config(JobConfig):
     data: DataSection = DataSection()
-    model: ModelSection = ModelSection()
     masking: MaskingSection = MaskingSection()
     rl: RLSection = RLSection()
-    train: TrainSection = TrainSection()
-    checkpoint: CheckpointSection = CheckpointSection()
-    cluster: ClusterSection = ClusterSection()
-    tracking: TrackingSection = TrackingSection()
-
-    @property
-    def grid(self) -> TokenGrid:
-        """Token grid of one clip."""
-        side = self.data.size // self.model.patch
-        return TokenGrid(self.data.frames // self.model.tubelet, side, side)
 
     @property
     def visible(self) -> int:
@@ -71,6 +56,14 @@ class Config(Section):
         return 2 * self.grid.rows
 
     @property
+    def rollout_actors(self) -> int:
+        return self.rl.env_runners if self.masking.learned else 0
+
+    @property
+    def remote_learners(self) -> int:
+        return self.rl.learners if self.masking.learned else 0
+
+    @property
     def rollout_clips(self) -> int:
         """Clips per step that go through rollout actors (0 for fixed maskers)."""
         if not self.masking.learned:
@@ -90,17 +83,7 @@ class Config(Section):
         return self.rl.minibatch_clips // max(1, self.rl.learners)
 
     @model_validator(mode="after")
-    def sizes_fit(self) -> Config:
-        data, model = self.data, self.model
-        if data.size % model.patch:
-            raise ValueError(
-                f"data.size {data.size} is not divisible by model.patch {model.patch}: "
-                f"use data.size={data.size // model.patch * model.patch or model.patch}"
-            )
-        if data.frames % model.tubelet:
-            raise ValueError(
-                f"data.frames {data.frames} is not divisible by model.tubelet {model.tubelet}"
-            )
+    def some_tokens_are_visible(self) -> Config:
         if not 0 < self.visible < self.grid.tokens:
             raise ValueError(
                 f"masking.ratio {self.masking.ratio} leaves {self.visible} of "
@@ -139,11 +122,6 @@ class Config(Section):
                 "masking.warmup_steps is for PPO's sampler; adamae trains from the first step: "
                 "set masking.warmup_steps=0"
             )
-        if self.data.block_clips % self.data.repeats:
-            raise ValueError(
-                f"data.block_clips {self.data.block_clips} is not divisible by data.repeats "
-                f"{self.data.repeats}"
-            )
         return self
 
     @model_validator(mode="after")
@@ -163,13 +141,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def batches_divide(self) -> Config:
-        batch, workers = self.train.batch_size, self.train.workers
-        if batch % workers:
-            raise ValueError(
-                f"train.batch_size {batch} is not divisible by train.workers {workers}: "
-                f"use train.batch_size={(batch // workers + 1) * workers}"
-            )
+    def rounds_divide(self) -> Config:
         if not self.masking.learned:
             return self
         learners, part = max(1, self.rl.learners), self.rl.minibatch_clips

@@ -26,7 +26,9 @@ class LabelledPlan(BlockPlan):
     sampling: Sampling = "dense"
     rand_augment: str | None = None
 
-    def decode_video(self, path: str, positions: np.ndarray, decoder: DecoderProcess) -> DecodedClips:
+    def decode_video(
+        self, path: str, positions: np.ndarray, decoder: DecoderProcess
+    ) -> DecodedClips:
         """One decoded clip as `data.repeats` clips; the arguments are those of `BlockPlan`'s."""
         start = float(temporal_starts(self.seed, positions)[0])
         request = clip_request(self.data, None, path, [start], self.sampling)
@@ -34,9 +36,7 @@ class LabelledPlan(BlockPlan):
         if self.rand_augment is None:
             return DecodedClips(np.repeat(frames, len(positions), axis=0), None)
         seeds = [torch_seed(self.seed, Stream.RAND_AUGMENT, int(place)) for place in positions]
-        clips = [
-            rand_augment(frames[0], self.rand_augment, seed, self.data.size) for seed in seeds
-        ]
+        clips = [rand_augment(frames[0], self.rand_augment, seed, self.data.size) for seed in seeds]
         return DecodedClips(np.stack(clips), None)
 
 

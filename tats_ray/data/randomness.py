@@ -63,7 +63,7 @@ def gumbel_rows(
 
 
 def torch_seed(seed: int, stream: Stream, first: int) -> int:
-    """Seed of a library's own generator for a clip, or for a batch that begins with clip `first`."""
+    """Seed of a library's own generator for a clip, or a batch that begins with clip `first`."""
     return int(np.random.SeedSequence([seed, int(stream), first]).generate_state(1)[0])
 
 

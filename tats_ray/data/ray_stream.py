@@ -105,7 +105,7 @@ class RayClipStream:
                 self._changed.notify_all()
 
     def _execute(self, start: int, stop: int) -> Iterator[tuple[Any, int]]:
-        _quiet()
+        quiet_ray_data()
         decode = functools.partial(_decode_task, plan_ref=[self._plan_ref], book=self._book)
         # from_items makes its blocks in the driver; other sources start tasks of one CPU, which
         # wait for ever where the actors leave less than that.
@@ -155,7 +155,7 @@ def _tensor_column(table: Any, name: str) -> np.ndarray:
 
 
 @functools.cache
-def _process_decoder() -> DecoderProcess:
+def process_decoder() -> DecoderProcess:
     """One decoder per Ray worker process, kept between tasks."""
     return DecoderProcess()
 
@@ -164,12 +164,13 @@ def _decode_task(
     numbers: dict[str, np.ndarray], plan_ref: list[Any], book: QuarantineBook
 ) -> dict[str, np.ndarray]:
     plan: BlockPlan = ray.get(plan_ref[0])
-    clips = decode_block(plan, int(numbers["item"][0]), _process_decoder(), book)
+    clips = decode_block(plan, int(numbers["item"][0]), process_decoder(), book)
     columns = {"frames": clips.frames, "aspects": clips.aspects, "positions": clips.positions}
     return columns if clips.motion is None else columns | {"motion": clips.motion}
 
 
-def _quiet() -> None:
+def quiet_ray_data() -> None:
+    """Neither progress bars nor start-up notes from Ray Data in this process."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

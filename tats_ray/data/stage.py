@@ -49,7 +49,9 @@ class BlockPlan:
         rows = order.rows(int(positions[0]), len(positions))
         return self.manifest.take(rows[:: self.data.repeats])
 
-    def decode_video(self, path: str, positions: np.ndarray, decoder: DecoderProcess) -> DecodedClips:
+    def decode_video(
+        self, path: str, positions: np.ndarray, decoder: DecoderProcess
+    ) -> DecodedClips:
         """The clips of one video.
 
         Args:

@@ -50,9 +50,7 @@ class Encoder(nn.Module):
 
     def __init__(self, section: ModelSection, grid: TokenGrid) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(_block(section.width, section.heads, section.mlp_ratio) for _ in range(section.depth))
-        )
+        self.blocks = encoder_blocks(section)
         self.norm = _Norm(section.width)
         positions = position_table(section.positions, grid, section.width)
         self.register_buffer("positions", positions, persistent=False)
@@ -181,8 +179,18 @@ def build_mae(section: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoen
         return MaskedAutoencoder(section, grid)
 
 
-def _block(width: int, heads: int, mlp_ratio: float) -> Block:
-    return Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=_Norm)
+def encoder_blocks(section: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
+    """The encoder's transformer; the drop path grows linearly from 0 to the last block's."""
+    rates = torch.linspace(0, drop_path, section.depth).tolist()
+    return nn.Sequential(
+        *(_block(section.width, section.heads, section.mlp_ratio, rate) for rate in rates)
+    )
+
+
+def _block(width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Block:
+    return Block(
+        width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm
+    )
 
 
 def initialize(module: nn.Module) -> None:

@@ -60,11 +60,15 @@ class GuardedOptimizer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self, lr: float) -> Tensor:
-        """Clips the gradients and steps; returns their norm before clipping, on the device."""
+        """Clips the gradients and steps; returns their norm before clipping, on the device.
+
+        Args:
+            lr: rate of the groups without an `lr_scale`.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
         self.poisoned = torch.maximum(self.poisoned, (~torch.isfinite(norm)).float())
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)  # set by layer decay
         self.optimizer.found_inf = self.poisoned  # type: ignore[attr-defined]
         self.optimizer.step()
         return norm

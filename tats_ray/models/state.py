@@ -32,7 +32,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
         if tuple(value.shape) != state[name].shape:
             raise CheckpointError(
                 f"weight '{name}' has shape {state[name].shape}, the model needs "
-                f"{tuple(value.shape)}; check model and masking.sampler sizes"
+                f"{tuple(value.shape)}; check the sizes in the configuration"
             )
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
 

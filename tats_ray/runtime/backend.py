@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.training.checkpoint import TrainingState
+from tats_ray.training.checkpoint import Storable
 from tats_ray.training.work import StepReport
+
+StateT = TypeVar("StateT", bound=Storable)
 
 
 @dataclass
-class Finished:
+class Finished(Generic[StateT]):
     """Steps that are done, in order, and the states that were asked for; a state comes no later
     than its step's report."""
 
     reports: list[StepReport] = field(default_factory=list)
-    states: list[TrainingState] = field(default_factory=list)
+    states: list[StateT] = field(default_factory=list)
 
 
-class Backend(Protocol):
-    """Runs rounds: rollouts and PPO for step i, then the autoencoder's step i."""
+class Backend(Protocol[StateT]):
+    """Runs rounds: for pre-training rollouts and PPO for step i, then the model's step i."""
 
-    def start(self, state: TrainingState | None, cursor: Cursor, first_step: int) -> None:
+    def start(self, state: StateT | None, cursor: Cursor, first_step: int) -> None:
         """Brings everything up, from a checkpoint's state or from scratch."""
         ...
 
@@ -38,11 +40,11 @@ class Backend(Protocol):
         """
         ...
 
-    def finished(self) -> Finished:
+    def finished(self) -> Finished[StateT]:
         """What has finished since the last call; does not wait."""
         ...
 
-    def finish(self, step: int) -> Finished:
+    def finish(self, step: int) -> Finished[StateT]:
         """Ends after `step` steps: waits for them and returns the rest, final state included."""
         ...
 

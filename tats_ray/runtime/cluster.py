@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from tats_ray.config import Config
+from tats_ray.config.job import JobConfig
+from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
 
@@ -31,7 +32,7 @@ _ENVIRONMENT = {
 _NAMESPACE = "tats_ray"
 
 
-def connect(config: Config) -> None:
+def connect(config: JobConfig) -> None:
     """Starts a local cluster or joins the configured one.
 
     Raises:
@@ -39,36 +40,55 @@ def connect(config: Config) -> None:
     """
     if config.cluster.cpus is not None:
         _check_cpus(config, config.cluster.cpus)
+    start_ray(config.cluster, resident_cpus(config) + config.cluster.decode_cpus)
+
+
+def start_ray(cluster: ClusterSection, needed: float) -> None:
+    """Starts a local cluster or joins the configured one, unless this process already has one.
+
+    Args:
+        needed: CPUs that must be there at once; a local cluster counts at least as many.
+
+    Raises:
+        ResourceError: no cluster answers at `cluster.address`.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
 
+    if ray.is_initialized():
+        return
     shared = {
         "namespace": _NAMESPACE,
         "logging_level": logging.ERROR,
         "log_to_driver": False,
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(config.cluster.threads)}},
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(cluster.threads)}},
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if config.cluster.mode == "address":
+    if cluster.mode == "address":
         try:
-            ray.init(address=config.cluster.address, **shared)
+            ray.init(address=cluster.address, **shared)
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise ResourceError(
-                f"cluster.address={config.cluster.address}: no Ray cluster can be joined ({first})"
+                f"cluster.address={cluster.address}: no Ray cluster can be joined ({first})"
             ) from None
         return
-    needed = math.ceil(resident_cpus(config) + config.cluster.decode_cpus)
     ray.init(
         address="local",
-        num_cpus=config.cluster.cpus or max(os.cpu_count() or 1, needed),
-        object_store_memory=config.cluster.object_store_mb * 2**20,
+        num_cpus=cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
+        object_store_memory=cluster.object_store_mb * 2**20,
         include_dashboard=False,
         **shared,
     )
+
+
+def ensure_connected(config: JobConfig) -> None:
+    """Connects unless this process already is; Ray must not be imported before its settings."""
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        connect(config)
 
 
 @contextlib.contextmanager
@@ -98,16 +118,20 @@ def cluster_resources() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
-def resident_cpus(config: Config) -> float:
+def resident_cpus(config: JobConfig) -> float:
     """CPUs that actors hold for the whole run."""
-    cluster, rl = config.cluster, config.rl
-    total = config.train.workers * cluster.train_worker_cpus
-    if config.masking.learned:
-        total += rl.env_runners * cluster.env_runner_cpus + rl.learners * cluster.learner_cpus
-    return total
+    cluster = config.cluster
+    return (
+        config.train.workers * cluster.train_worker_cpus
+        + config.rollout_actors * cluster.env_runner_cpus
+        + config.remote_learners * cluster.learner_cpus
+    )
 
 
-def preflight(config: Config, cpus: float, gpus: float) -> Shares:
+_SHARED_TRAIN_GPU = 0.6
+
+
+def preflight(config: JobConfig, cpus: float, gpus: float) -> Shares:
     """Checks that everything can be placed at once, before anything is.
 
     Over-subscription does not fail in Ray: an actor waits for a CPU that another waits for, for
@@ -126,13 +150,15 @@ def preflight(config: Config, cpus: float, gpus: float) -> Shares:
             f"train.workers={config.train.workers} need a GPU each, the cluster has {gpus:g}; "
             "lower train.workers or set cluster.train_worker_gpus=0.0"
         )
-    share = _gpu_share(config, gpus)
-    train_gpus = share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
-    runner_gpus = share if cluster.env_runner_gpus is None else cluster.env_runner_gpus
-    learner_gpus = share if cluster.learner_gpus is None else cluster.learner_gpus
-    wanted = config.train.workers * train_gpus
-    if config.masking.learned:
-        wanted += config.rl.env_runners * runner_gpus + config.rl.learners * learner_gpus
+    train_share, rl_share = _gpu_shares(config, gpus)
+    train_gpus = train_share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
+    runner_gpus = rl_share if cluster.env_runner_gpus is None else cluster.env_runner_gpus
+    learner_gpus = rl_share if cluster.learner_gpus is None else cluster.learner_gpus
+    wanted = (
+        config.train.workers * train_gpus
+        + config.rollout_actors * runner_gpus
+        + config.remote_learners * learner_gpus
+    )
     if wanted > gpus + 1e-6:
         raise ResourceError(
             f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; lower cluster.*_gpus"
@@ -143,7 +169,7 @@ def preflight(config: Config, cpus: float, gpus: float) -> Shares:
     )  # fmt: skip
 
 
-def _check_cpus(config: Config, cpus: float) -> None:
+def _check_cpus(config: JobConfig, cpus: float) -> None:
     needed = resident_cpus(config) + config.cluster.decode_cpus
     if needed > cpus + 1e-6:
         raise ResourceError(
@@ -152,21 +178,24 @@ def _check_cpus(config: Config, cpus: float) -> None:
         )
 
 
-def _gpu_share(config: Config, gpus: float) -> float:
-    """One GPU each where there are enough, else even parts of what there is."""
-    users = config.train.workers
-    if config.masking.learned:
-        users += config.rl.env_runners + config.rl.learners
-    if gpus == 0 or gpus >= users:
-        return float(gpus > 0)
-    return math.floor(100 * gpus / users) / 100
+def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
+    """Shares of a Train worker, and of an env runner or PPO learner.
+
+    One GPU each where there are enough. Else a Train worker takes more than half of one, so that no
+    two of them meet on one GPU, which NCCL refuses; the others fill what is left of each.
+    """
+    others = config.rollout_actors + config.remote_learners
+    if gpus == 0 or gpus >= config.train.workers + others:
+        return float(gpus > 0), float(gpus > 0)
+    left = 100 - round(100 * _SHARED_TRAIN_GPU)
+    return _SHARED_TRAIN_GPU, left // math.ceil(others / gpus) / 100
 
 
-def _need(config: Config) -> str:
-    cluster, rl = config.cluster, config.rl
+def _need(config: JobConfig) -> str:
+    cluster = config.cluster
     parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
-    if config.masking.learned:
-        parts.append(f"{rl.env_runners} env runners x {cluster.env_runner_cpus:g}")
-        parts.append(f"{rl.learners} PPO learners x {cluster.learner_cpus:g}")
+    if config.rollout_actors:
+        parts.append(f"{config.rollout_actors} env runners x {cluster.env_runner_cpus:g}")
+        parts.append(f"{config.remote_learners} PPO learners x {cluster.learner_cpus:g}")
     parts.append(f"1 decode task x {cluster.decode_cpus:g}")
     return " + ".join(parts)

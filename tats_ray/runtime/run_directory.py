@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tats_ray.config import Config, config_from_dict, dump_config
-from tats_ray.config.load import read_yaml
+from tats_ray.config import dump_config
+from tats_ray.config.job import JobConfig
+from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
 from tats_ray.tracking.mlflow_run import flatten, output_dir
 
@@ -27,7 +28,7 @@ _FREE = (
 class RunDirectory:
     """Files of one run, locked while a process works on it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: JobConfig) -> None:
         self.config = config
         self.path = output_dir(config) / config.run.name
         self.checkpoints = self.path / "checkpoints"
@@ -65,21 +66,21 @@ class RunDirectory:
 
     def identity(self) -> dict[str, Any]:
         """What ties the parts of a run together: MLflow run id, manifest digest."""
-        return _read_json(self._identity)
+        return read_json(self._identity)
 
     def update_identity(self, **values: Any) -> None:
         _write(self._identity, json.dumps(self.identity() | values, indent=2))
 
     def summary(self) -> dict[str, Any]:
         """The summary of a finished run; empty before its end."""
-        return _read_json(self._summary)
+        return read_json(self._summary)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         _write(self._summary, json.dumps(summary, indent=2))
 
     def quarantine(self) -> dict[str, str]:
         """Broken videos of earlier parts, path -> reason."""
-        return _read_json(self._quarantine)
+        return read_json(self._quarantine)
 
     def write_quarantine(self, reasons: dict[str, str]) -> None:
         _write(self._quarantine, json.dumps(reasons, indent=2))
@@ -94,7 +95,7 @@ class RunDirectory:
             ) from None
 
     def _check_same(self, digest: str) -> None:
-        stored = flatten(config_from_dict(read_yaml(self.config_file)).model_dump())
+        stored = flatten(validate_as(type(self.config), read_yaml(self.config_file)).model_dump())
         asked = flatten(self.config.model_dump())
         for key, value in asked.items():
             if value != stored.get(key) and not key.startswith(_FREE):
@@ -109,7 +110,8 @@ class RunDirectory:
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a run directory; empty where there is none."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 

@@ -28,7 +28,7 @@ class SerialBackend:
         self.config = config
         self._plan = plan
         self._quarantine = Quarantine(quarantined)
-        self._done = Finished()
+        self._done: Finished[TrainingState] = Finished()
 
     def start(self, state: TrainingState | None, cursor: Cursor, first_step: int) -> None:
         torch.set_num_threads(self.config.cluster.threads)
@@ -61,11 +61,11 @@ class SerialBackend:
         if snapshot:
             self._done.states.append(self._state())
 
-    def finished(self) -> Finished:
+    def finished(self) -> Finished[TrainingState]:
         done, self._done = self._done, Finished()
         return done
 
-    def finish(self, step: int) -> Finished:
+    def finish(self, step: int) -> Finished[TrainingState]:
         assert self._trainer.step == step, f"{self._trainer.step} steps are done, not {step}"
         if all(state.train.step != step for state in self._done.states):
             self._done.states.append(self._state())

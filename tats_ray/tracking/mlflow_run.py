@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from tats_ray.config import Config
+from tats_ray.config.job import TrackedConfig
 from tats_ray.tracking.interval import Record
 
 _LONGEST_VALUE = 500
@@ -40,7 +40,7 @@ class UntrackedRun:
 class MLflowRun:
     """One run of the tracking store, continued by id after a restart."""
 
-    def __init__(self, config: Config, run_id: str | None) -> None:
+    def __init__(self, config: TrackedConfig, run_id: str | None) -> None:
         """Starts a run, or continues `run_id`."""
         import mlflow
 
@@ -69,6 +69,18 @@ class MLflowRun:
         self._client.log_batch(self._id, metrics=metrics)
         self._last_step = record.step
 
+    def nest_under(self, run_id: str) -> None:
+        """Shows the run below another one."""
+        self._client.set_tag(self._id, "mlflow.parentRunId", run_id)
+
+    def log_result(self, step: int, figures: dict[str, float]) -> None:
+        """Figures of a finished run, as `test/<name>`."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(f"test/{name}", value, now, step) for name, value in figures.items()]
+        self._client.log_batch(self._id, metrics=metrics)
+
     def log_file(self, path: Path, folder: str) -> None:
         """Stores a file under a folder of the run's artifacts."""
         self._client.log_artifact(self._id, str(path), folder)
@@ -77,7 +89,7 @@ class MLflowRun:
         """Ends the run as FINISHED, KILLED or FAILED."""
         self._client.set_terminated(self._id, status)
 
-    def _experiment(self, config: Config) -> str:
+    def _experiment(self, config: TrackedConfig) -> str:
         name = config.tracking.experiment
         known = self._client.get_experiment_by_name(name)
         if known is not None:
@@ -87,7 +99,7 @@ class MLflowRun:
         location = (output_dir(config) / "mlflow_artifacts").as_uri() if local else None
         return self._client.create_experiment(name, artifact_location=location)
 
-    def _log_params(self, run_id: str, config: Config) -> None:
+    def _log_params(self, run_id: str, config: TrackedConfig) -> None:
         from mlflow.entities import Param
 
         flat = flatten(config.model_dump())
@@ -101,14 +113,14 @@ class MLflowRun:
         return max((point.step for point in history), default=0)
 
 
-def tracking_uri(config: Config) -> str:
+def tracking_uri(config: TrackedConfig) -> str:
     """`tracking.uri`, or the SQLite file of the output directory; always absolute."""
     if config.tracking.uri is not None:
         return config.tracking.uri
     return f"sqlite:///{output_dir(config) / 'mlflow.db'}"
 
 
-def output_dir(config: Config) -> Path:
+def output_dir(config: TrackedConfig) -> Path:
     """`run.output_dir`, absolute."""
     return Path(config.run.output_dir).absolute()
 

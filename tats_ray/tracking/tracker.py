@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tats_ray.config import Config
+from tats_ray.config.job import JobConfig
 from tats_ray.tracking.console import say_record
 from tats_ray.tracking.interval import IntervalMean, OpenInterval, Record
 from tats_ray.tracking.metrics_file import MetricsFile
@@ -16,7 +16,7 @@ class Tracker:
 
     def __init__(
         self,
-        config: Config,
+        config: JobConfig,
         metrics: Path,
         *,
         mlflow_run_id: str | None,

@@ -11,7 +11,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,12 +27,53 @@ FORMAT = 1
 _PREFIX = "step_"
 
 
+class Storable(Protocol):
+    """Everything that learns in a run, after the same number of steps."""
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        ...
+
+    @property
+    def policy_version(self) -> int:
+        """PPO updates so far."""
+        ...
+
+    def files(self) -> dict[str, State]:
+        """Tensors by the name of their safetensors file."""
+        ...
+
+    def documents(self) -> dict[str, Any]:
+        """Plain values by the name of their JSON file."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that learns, after the same number of steps."""
+    """Autoencoder and policy."""
 
     train: TrainState
     policy: PolicyState | None  # None for fixed maskers
+
+    @property
+    def step(self) -> int:
+        return self.train.step
+
+    @property
+    def policy_version(self) -> int:
+        return 0 if self.policy is None else self.policy.version
+
+    def files(self) -> dict[str, State]:
+        files = {"mae": self.train.mae, "mae_optimizer": self.train.optimizer}
+        if self.train.heads:
+            files["heads"] = self.train.heads
+        if self.policy is not None:
+            files |= {"sampler": self.policy.sampler, "sampler_optimizer": self.policy.optimizer}
+        return files
+
+    def documents(self) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -54,7 +95,7 @@ class Progress:
     interval: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
-def write_checkpoint(folder: Path, state: TrainingState, progress: Progress, keep: int) -> Path:
+def write_checkpoint(folder: Path, state: Storable, progress: Progress, keep: int) -> Path:
     """Writes `step_<n>` and removes all but the newest `keep`.
 
     Raises:
@@ -66,8 +107,10 @@ def write_checkpoint(folder: Path, state: TrainingState, progress: Progress, kee
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        for name, tensors in _files(state).items():
+        for name, tensors in state.files().items():
             save_file(tensors, aside / f"{name}.safetensors")
+        for name, content in state.documents().items():
+            (aside / f"{name}.json").write_text(json.dumps(content, indent=2))
         text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
         (aside / "progress.json").write_text(text)
         for file in aside.iterdir():
@@ -86,6 +129,20 @@ def write_checkpoint(folder: Path, state: TrainingState, progress: Progress, kee
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "progress.json").is_file())
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run, or the folder itself where it is one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (run / "progress.json").is_file():
+        return run
+    found = checkpoints(run / "checkpoints")
+    if not found:
+        raise CheckpointError(f"{run}: is no run with a complete checkpoint, and no checkpoint")
+    return found[-1]
 
 
 def read_progress(path: Path) -> Progress:
@@ -113,26 +170,26 @@ def read_state(path: Path) -> TrainingState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    heads = _load(path, "heads") if (path / "heads.safetensors").exists() else {}
-    train = TrainState(progress.step, _load(path, "mae"), heads, _load(path, "mae_optimizer"))
+    heads = read_tensors(path, "heads") if (path / "heads.safetensors").exists() else {}
+    train = TrainState(
+        progress.step, read_tensors(path, "mae"), heads, read_tensors(path, "mae_optimizer")
+    )
     if not (path / "sampler.safetensors").exists():
         return TrainingState(train, None)
     policy = PolicyState(
-        progress.policy_version, _load(path, "sampler"), _load(path, "sampler_optimizer")
+        progress.policy_version,
+        read_tensors(path, "sampler"),
+        read_tensors(path, "sampler_optimizer"),
     )
     return TrainingState(train, policy)
 
 
-def _files(state: TrainingState) -> dict[str, State]:
-    files = {"mae": state.train.mae, "mae_optimizer": state.train.optimizer}
-    if state.train.heads:
-        files["heads"] = state.train.heads
-    if state.policy is not None:
-        files |= {"sampler": state.policy.sampler, "sampler_optimizer": state.policy.optimizer}
-    return files
+def read_tensors(path: Path, name: str) -> State:
+    """One safetensors file of a checkpoint.
 
-
-def _load(path: Path, name: str) -> State:
+    Raises:
+        CheckpointError: names the file and the fault.
+    """
     file = path / f"{name}.safetensors"
     try:
         tensors = load_file(file)

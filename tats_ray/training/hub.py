@@ -17,7 +17,7 @@ from tats_ray.data.quarantine import Quarantine
 from tats_ray.errors import VideoDecodeError
 from tats_ray.models.state import State
 from tats_ray.rl.versions import VersionedWeights
-from tats_ray.training.work import News, StepReport, TrainState, WorkItem
+from tats_ray.training.work import News, NumberedItem, StepReport
 
 
 class Hub:
@@ -27,7 +27,7 @@ class Hub:
         self._changed = asyncio.Condition()
         self._weights: VersionedWeights | None = None
         self._snapshot: VersionedWeights | None = None
-        self._items: dict[int, WorkItem] = {}
+        self._items: dict[int, NumberedItem] = {}
         self._end: int | None = None
         self._reported = 0
         self._news = News()
@@ -56,13 +56,13 @@ class Hub:
 
     # Work items ------------------------------------------------------------------------------
 
-    async def push(self, item: WorkItem) -> None:
+    async def push(self, item: NumberedItem) -> None:
         async with self._changed:
             assert item.step not in self._items, f"item {item.step} was pushed twice"
             self._items[item.step] = item
             self._changed.notify_all()
 
-    async def item(self, step: int, seconds: float) -> WorkItem | str | None:
+    async def item(self, step: int, seconds: float) -> NumberedItem | str | None:
         """Item of a step, or "end" where the run stops before it, or None at the time limit."""
         await self._wait(lambda: step in self._items or self._at_end(step), seconds)
         if self._at_end(step):
@@ -77,10 +77,11 @@ class Hub:
 
     # Snapshots -------------------------------------------------------------------------------
 
-    async def store_snapshot(self, state: TrainState, wanted: bool) -> None:
+    async def store_snapshot(self, state: Any, wanted: bool) -> None:
         """Keeps the state that a restarted worker group continues from; drops the items before.
 
         Args:
+            state: the trainer's, with a `step`.
             wanted: whether the driver asked for it, and not only recovery.
         """
         async with self._changed:

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from tats_ray.data.clips import ClipBatch
 from tats_ray.models.state import State
 from tats_ray.rl.versions import VersionedWeights
+
+
+class NumberedItem(Protocol):
+    """What the hub keeps of a step until a snapshot has passed it."""
+
+    @property
+    def step(self) -> int:
+        """0-based number of the step."""
+        ...
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether the full training state is wanted after this step."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One numbered step on a global batch, by reference."""
+
+    step: int
+    batch: ClipBatch
+    snapshot: bool
 
 
 @dataclass(frozen=True)
@@ -56,5 +80,5 @@ class News:
     """What happened since the driver last asked."""
 
     reports: list[StepReport] = field(default_factory=list)
-    states: list[TrainState] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)  # what the Train workers' trainer gives
     failure: str | None = None

@@ -23,7 +23,7 @@ def _item(step):
 
 
 def _state(step):
-    return TrainState(step, {"w": np.full(3, step, dtype=np.float32)}, {})
+    return TrainState(step, {"w": np.full(3, step, dtype=np.float32)}, {}, {})
 
 
 @pytest.fixture

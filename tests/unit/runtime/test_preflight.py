@@ -1,6 +1,8 @@
 """The preflight refuses what Ray would wait for silently."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tats_ray.errors import ResourceError
 from tats_ray.runtime.cluster import preflight, resident_cpus
@@ -27,11 +29,31 @@ def test_fixed_maskers_need_no_runners():
 
 
 @pytest.mark.parametrize(
-    ("gpus", "share"), [(1, 0.5), (2, 1.0), (8, 1.0)], ids=["one is shared", "one each", "many"]
-)
-def test_gpus_are_divided(gpus, share):
+    ("gpus", "train", "rl"), [(1, 0.6, 0.4), (2, 1.0, 1.0), (8, 1.0, 1.0)],
+    ids=["one is shared", "one each", "many"],
+)  # fmt: skip
+def test_gpus_are_divided(gpus, train, rl):
     shares = preflight(tiny_config(), cpus=8, gpus=gpus)
-    assert shares.train_gpus == shares.runner_gpus == share
+    assert (shares.train_gpus, shares.runner_gpus) == (train, rl)
+
+
+@given(workers=st.integers(1, 8), runners=st.integers(1, 40), spare=st.integers(0, 50))
+def test_shared_gpus_hold_everyone(workers, runners, spare):
+    """Whole actors fit: no share is split over two GPUs, and no two Train workers meet on one."""
+    gpus = workers + spare
+    config = tiny_config(
+        f"train.workers={workers}", f"train.batch_size={8 * workers}",
+        f"rl.env_runners={runners}", f"rl.rollout_clips={workers}",
+    )  # fmt: skip
+    shares = preflight(config, cpus=1000, gpus=gpus)
+    assert shares.train_gpus > 0.5
+    room = gpus * [1.0]
+    for place in range(workers):
+        room[place] -= shares.train_gpus
+    for _ in range(runners):
+        place = max(range(gpus), key=room.__getitem__)
+        room[place] -= shares.runner_gpus
+        assert room[place] > -1e-9
 
 
 def test_more_train_workers_than_gpus_are_refused():

@@ -1,0 +1,8 @@
+"""Evaluates a fine-tuned run: python jobs/evaluate.py runs/NAME [TEST.parquet] [settings]"""
+
+import sys
+
+from tats_ray.runtime.finetune_cli import evaluate_main
+
+if __name__ == "__main__":
+    sys.exit(evaluate_main())

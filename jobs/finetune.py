@@ -1,0 +1,8 @@
+"""Fine-tunes a pre-trained encoder: python jobs/finetune.py --config configs/finetune/demo.yaml"""
+
+import sys
+
+from tats_ray.runtime.finetune_cli import finetune_main
+
+if __name__ == "__main__":
+    sys.exit(finetune_main())

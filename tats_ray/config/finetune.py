@@ -1,0 +1,82 @@
+"""Fine-tuning a pre-trained encoder on labelled videos. Defaults are VideoMAE's code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tats_ray.config.data import AugmentSection, ClipSection
+from tats_ray.config.job import JobConfig
+from tats_ray.config.section import Section
+from tats_ray.config.train import TrainSection
+
+
+class FinetuneAugmentSection(AugmentSection):
+    """Appearance and mixing beside the geometry; the same for all frames of a clip."""
+
+    crop: Literal["multi_scale", "random_resized", "center", "full"] = "random_resized"
+    area: list[float] = Field([0.08, 1.0], min_length=2, max_length=2)
+    flip: float = Field(0.5, ge=0, le=1)  # 0 where left and right are classes, as in SSv2
+    # timm's notation; empty: none
+    rand_augment: str | None = Field(
+        "rand-m7-n4-mstd0.5-inc1", pattern=r"^rand(-(m\d+|n\d+|p[01.]\d*|mstd\d*\.?\d+|inc[01]))*$"
+    )
+    erasing: float = Field(0.25, ge=0, le=1)  # probability of a box of noise
+    mixup: float = Field(0.8, ge=0)  # alpha; 0 switches it off
+    cutmix: float = Field(1.0, ge=0)  # alpha; where both are on, each takes half of the groups
+    mix_clips: int = Field(8, ge=2, multiple_of=2)  # clips that share a draw and are mixed
+
+
+class FinetuneDataSection(ClipSection):
+    """`repeats` are the same frames in new augmentations (VideoMAE's num_sample)."""
+
+    test_manifest: str | None = (
+        None  # empty: no evaluation; for the synthetic set its held-out part
+    )
+    sampling: Literal["dense", "segments"] = "dense"  # stride frames apart | TSN, over all frames
+    augment: FinetuneAugmentSection = FinetuneAugmentSection()
+
+
+class FinetuneTrainSection(TrainSection):
+    """`initial_weights` is a pre-training run, a checkpoint of one, or an official file."""
+
+    base_lr: float = Field(5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    betas: list[float] = Field([0.9, 0.999], min_length=2, max_length=2)
+    layer_decay: float = Field(0.75, gt=0, le=1)  # rate of a layer / rate of the next above
+
+
+class ClassifierSection(Section):
+    drop_path: float = Field(0.1, ge=0, lt=1)  # of the last block; falls linearly to 0 at the first
+    dropout: float = Field(0.0, ge=0, lt=1)  # before the linear layer
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+
+class ViewSection(Section):
+    """Views of a test video, whose probabilities are averaged."""
+
+    temporal: int = Field(5, ge=1)
+    spatial: Literal[1, 3] = 3  # middle | both ends of the longer side and the middle
+
+
+class FinetuneConfig(JobConfig):
+    data: FinetuneDataSection = FinetuneDataSection()
+    train: FinetuneTrainSection = FinetuneTrainSection()
+    classifier: ClassifierSection = ClassifierSection()
+    views: ViewSection = ViewSection()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether clips are mixed with each other."""
+        return self.data.augment.mixup > 0 or self.data.augment.cutmix > 0
+
+    @model_validator(mode="after")
+    def groups_divide(self) -> FinetuneConfig:
+        share, group = self.train.batch_size // self.train.workers, self.data.augment.mix_clips
+        if self.mixes and share % group:
+            raise ValueError(
+                f"data.augment.mix_clips {group} does not divide the {share} clips of a worker "
+                "(train.batch_size / train.workers)"
+            )
+        return self

@@ -1,0 +1,74 @@
+"""What the configuration of every training job has, whatever it trains."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from tats_ray.config.data import ClipSection
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.model import ModelSection
+from tats_ray.config.runtime import CheckpointSection, ClusterSection, RunSection, TrackingSection
+from tats_ray.config.section import Section
+from tats_ray.config.train import TrainSection
+
+
+class TrackedConfig(Section):
+    """What a tracked run reads of its job, whatever that does."""
+
+    run: RunSection
+    tracking: TrackingSection = TrackingSection()
+
+
+class JobConfig(TrackedConfig):
+    """Run directory, cluster, records and the driver's loop read no more than this."""
+
+    data: ClipSection = ClipSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    cluster: ClusterSection = ClusterSection()
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Token grid of one clip."""
+        side = self.data.size // self.model.patch
+        return TokenGrid(self.data.frames // self.model.tubelet, side, side)
+
+    @property
+    def rollout_actors(self) -> int:
+        """Resident rollout actors."""
+        return 0
+
+    @property
+    def remote_learners(self) -> int:
+        """Resident PPO learners outside the driver."""
+        return 0
+
+    @model_validator(mode="after")
+    def sizes_fit(self) -> JobConfig:
+        data, model = self.data, self.model
+        if data.size % model.patch:
+            raise ValueError(
+                f"data.size {data.size} is not divisible by model.patch {model.patch}: "
+                f"use data.size={data.size // model.patch * model.patch or model.patch}"
+            )
+        if data.frames % model.tubelet:
+            raise ValueError(
+                f"data.frames {data.frames} is not divisible by model.tubelet {model.tubelet}"
+            )
+        if data.block_clips % data.repeats:
+            raise ValueError(
+                f"data.block_clips {data.block_clips} is not divisible by data.repeats "
+                f"{data.repeats}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def batches_divide(self) -> JobConfig:
+        batch, workers = self.train.batch_size, self.train.workers
+        if batch % workers:
+            raise ValueError(
+                f"train.batch_size {batch} is not divisible by train.workers {workers}: "
+                f"use train.batch_size={(batch // workers + 1) * workers}"
+            )
+        return self

@@ -1,0 +1,141 @@
+"""The frozen-feature evaluation of a pre-training run: its own settings, and what it takes over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tats_ray.config.job import TrackedConfig
+from tats_ray.config.load import load_as, read_yaml, validate_as
+from tats_ray.config.runtime import ClusterSection
+from tats_ray.config.section import Section
+from tats_ray.config.tree import Config
+from tats_ray.errors import ConfigError
+
+
+class ProbeSection(Section):
+    checkpoint: str  # run directory (its newest checkpoint), or one checkpoint in it
+    train: str  # manifest that the classifiers are fitted on
+    test: str | None = None  # manifest they are scored on; empty: each fold of `folds` in turn
+    folds: str | None = None  # CSV or Parquet with columns path, fold and perhaps group
+    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # <run>/probes/<name>
+    views: int = Field(1, ge=1)  # clips per video, evenly spaced; their features are averaged
+    layer: int | None = Field(None, ge=1)  # output of this block; empty: the encoder's, normalised
+    method: Literal["linear", "knn", "both"] = "both"
+    l2: list[Annotated[float, Field(gt=0)]] = Field(
+        [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1
+    )  # penalties on standardised features; chosen by cross-validation in the training part
+    neighbours: int = Field(20, ge=1)
+    temperature: float = Field(0.07, gt=0)  # of the neighbours' votes
+    seed: int = Field(0, ge=0)  # of the inner cross-validation's parts
+
+    @property
+    def methods(self) -> list[str]:
+        """The classifiers asked for."""
+        return ["linear", "knn"] if self.method == "both" else [self.method]
+
+    @model_validator(mode="after")
+    def something_is_held_out(self) -> ProbeSection:
+        if self.test is None and self.folds is None:
+            raise ValueError("nothing is held out: give probe.test, or probe.folds for folds")
+        return self
+
+
+class ProbeDataSection(Section):
+    """What may differ from the pre-training run; empty: as the run has it."""
+
+    frames: int | None = None
+    stride: int | None = None
+    size: int | None = None
+    canvas_height: int | None = None
+    canvas_width: int | None = None
+    decoder: str | None = None
+    decode_seconds: float | None = None
+    broken_share: float | None = None
+    block_clips: int | None = None
+
+
+class ProbeFile(Section):
+    """What is written in a file or as overrides; checked further where it meets the run's."""
+
+    probe: ProbeSection
+    data: ProbeDataSection = ProbeDataSection()
+    cluster: dict[str, Any] = Field(default_factory=dict)
+    tracking: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResolvedProbe(TrackedConfig):
+    """Every setting that the evaluation reads, under a run name of its own."""
+
+    probe: ProbeSection
+    data: dict[str, Any]
+    cluster: ClusterSection
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """A probe and the run that it looks at.
+
+    Attributes:
+        run: the run's configuration with the probe's data, cluster and tracking settings, and with
+            `run.output_dir` where the run lies now.
+        directory: the run's, absolute.
+    """
+
+    probe: ProbeSection
+    run: Config
+    directory: Path
+
+    @property
+    def resolved(self) -> ResolvedProbe:
+        name = f"{self.run.run.name}-probe-{self.probe.name}"
+        return ResolvedProbe(
+            run=self.run.run.model_copy(update={"name": name}),
+            tracking=self.run.tracking,
+            probe=self.probe,
+            data={name: getattr(self.run.data, name) for name in ProbeDataSection.model_fields},
+            cluster=self.run.cluster,
+        )
+
+
+def load_probe_config(path: str | None, overrides: list[str]) -> ProbeConfig:
+    """Reads a YAML file and overrides, and with them the configuration of the run.
+
+    Raises:
+        ConfigError: one line naming the file or field and the remedy.
+    """
+    given = load_as(ProbeFile, path, overrides)
+    directory = run_directory(Path(given.probe.checkpoint).absolute())
+    tree = read_yaml(directory / "config.yaml")
+    changes = {
+        "data": given.data.model_dump(exclude_none=True),
+        "cluster": given.cluster,
+        "tracking": given.tracking,
+        "run": {"output_dir": str(directory.parent)},
+    }
+    for section, values in changes.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    run = validate_as(Config, tree)
+    if given.probe.layer is not None and given.probe.layer > run.model.depth:
+        raise ConfigError(
+            f"probe.layer {given.probe.layer}: the encoder has {run.model.depth} blocks"
+        )
+    return ProbeConfig(given.probe, run, directory)
+
+
+def run_directory(checkpoint: Path) -> Path:
+    """Directory of the run that `probe.checkpoint` names, or that the checkpoint is one of.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    for place in (checkpoint, checkpoint.parent.parent):
+        if (place / "config.yaml").is_file():
+            return place
+    raise ConfigError(
+        f"probe.checkpoint {checkpoint}: is neither a run directory (there is no config.yaml) nor "
+        "a checkpoint in one"
+    )

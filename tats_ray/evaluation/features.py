@@ -1,0 +1,171 @@
+"""What the frozen encoder makes of whole videos: one vector each, from all tokens.
+
+The middle square of every clip goes through the encoder without masking; the features of all
+tokens and of all clips of a video are averaged. A video that cannot be decoded is missing, with
+the reason; none is ever replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from tats_ray.config import TokenGrid
+from tats_ray.config.data import AugmentSection, DataSection
+from tats_ray.config.model import ModelSection
+from tats_ray.data.augment import augment_clips, crop_boxes
+from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.quarantine import check_share
+from tats_ray.data.stage import clip_request
+from tats_ray.errors import NonFiniteError, VideoDecodeError
+from tats_ray.evaluation.multi_view import temporal_views
+from tats_ray.models.mae import build_mae
+from tats_ray.models.state import State, load_model_state
+
+_PLAIN = AugmentSection(crop="center")  # nothing random: the middle square
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """Which features of which videos.
+
+    Attributes:
+        weights: of the autoencoder.
+        views: clips per video.
+        layer: number of the block whose output is taken; None: the last one's, normalised.
+        manifest: one row per video.
+    """
+
+    data: DataSection
+    model: ModelSection
+    grid: TokenGrid
+    weights: State
+    views: int
+    layer: int | None
+    manifest: pa.Table
+
+    @property
+    def block_videos(self) -> int:
+        """Videos that are decoded and encoded by one task: about `data.block_clips` clips."""
+        return max(1, self.data.block_clips // self.views)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.manifest.num_rows // self.block_videos)
+
+
+class BlockFeatures(NamedTuple):
+    """The videos of one block."""
+
+    rows: np.ndarray  # int64 [n], of the manifest
+    features: np.ndarray  # float32 [n, width]; zeros where a video is missing
+    reasons: Sequence[str]  # why it is missing; empty where it is not
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """Features of a manifest's videos.
+
+    Attributes:
+        features: float32 [V, width] in the manifest's order; zeros for missing videos.
+        missing: path -> reason of every video that cannot be decoded.
+    """
+
+    features: np.ndarray
+    missing: dict[str, str]
+
+
+class FrozenEncoder:
+    """The trained encoder, in evaluation mode and without gradients."""
+
+    def __init__(self, plan: ExtractionPlan, device: torch.device) -> None:
+        """Raises: CheckpointError: the weights do not fit the model."""
+        self._layer = plan.layer
+        self._size = plan.data.size
+        self._device = device
+        mae = build_mae(plan.model, plan.grid, seed=0).eval()
+        load_model_state(mae, plan.weights)
+        self._mae = mae.to(device)
+
+    @torch.inference_mode()
+    def features(self, frames: np.ndarray, aspect: float) -> np.ndarray:
+        """Clips of one video, uint8 [R, T, H, W, 3] -> float32 [width].
+
+        Args:
+            aspect: width / height of the video.
+        """
+        boxes = crop_boxes(_PLAIN, np.full(len(frames), aspect), seed=0, first=0)
+        pixels = augment_clips(
+            torch.tensor(frames, device=self._device),
+            torch.from_numpy(boxes).to(self._device),
+            self._size,
+        )
+        encoder = self._mae.encoder
+        tokens = self._mae.patch_embedding(self._mae.patches(pixels)) + encoder.positions
+        if self._layer is None:
+            tokens = encoder.norm(encoder.blocks(tokens))
+        else:
+            tokens = encoder.blocks[: self._layer](tokens)
+        return tokens.mean(dim=(0, 1)).cpu().numpy()
+
+
+def extract_block(
+    plan: ExtractionPlan, block: int, encoder: FrozenEncoder, decoder: DecoderProcess
+) -> BlockFeatures:
+    """Decodes and encodes the videos of one block, each on its own: a video's features do not
+    depend on its neighbours."""
+    first = block * plan.block_videos
+    videos = plan.manifest.slice(first, plan.block_videos).to_pylist()
+    features = np.zeros((len(videos), plan.model.width), dtype=np.float32)
+    reasons = [""] * len(videos)
+    for place, video in enumerate(videos):
+        starts = temporal_views(plan.views, "dense")
+        request = clip_request(plan.data, None, video["path"], starts)
+        try:
+            frames = decoder.decode(request, plan.data.decode_seconds).frames
+        except VideoDecodeError as error:
+            reasons[place] = error.reason
+            continue
+        features[place] = encoder.features(frames, video["width"] / video["height"])
+    return BlockFeatures(np.arange(first, first + len(videos)), features, reasons)
+
+
+def extract_serially(plan: ExtractionPlan, device: torch.device) -> Iterator[BlockFeatures]:
+    """All blocks, in this process."""
+    encoder, decoder = FrozenEncoder(plan, device), DecoderProcess()
+    try:
+        for block in range(plan.blocks):
+            yield extract_block(plan, block, encoder, decoder)
+    finally:
+        decoder.close()
+
+
+def gather(plan: ExtractionPlan, blocks: Iterable[BlockFeatures]) -> VideoFeatures:
+    """Puts blocks together, in whatever order they come, with progress on a terminal.
+
+    Raises:
+        TooManyBrokenVideosError: more videos are missing than `data.broken_share` permits.
+        NonFiniteError: names the first video whose features are not finite.
+    """
+    paths = plan.manifest["path"].to_pylist()
+    features = np.zeros((len(paths), plan.model.width), dtype=np.float32)
+    missing: dict[str, str] = {}
+    console = Console(stderr=True)
+    shown = track(
+        blocks, "features", total=plan.blocks, console=console, disable=not console.is_terminal
+    )
+    for rows, values, reasons in shown:
+        features[rows] = values
+        missing |= {paths[row]: reason for row, reason in zip(rows, reasons, strict=True) if reason}
+        check_share(missing, len(set(paths)), plan.data.broken_share)
+    odd = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(odd):
+        raise NonFiniteError(f"{paths[odd[0]]}: the encoder gives features that are not finite")
+    return VideoFeatures(features, missing)

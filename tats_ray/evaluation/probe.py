@@ -1,0 +1,172 @@
+"""Classifiers on frozen features: fitted and scored on every split, and put into one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tats_ray.config.probe import ProbeSection
+from tats_ray.errors import ManifestError
+from tats_ray.evaluation.logistic import EXACT, LogisticProblem, choose_l2, standardizer
+from tats_ray.evaluation.neighbours import neighbour_votes
+from tats_ray.evaluation.scores import class_shares, confusion, top_share
+from tats_ray.evaluation.splits import Split
+
+TOP = 5  # the second accuracy, where there are more classes than that
+
+
+@dataclass(frozen=True)
+class LabelledVideos:
+    """Everything that the classifiers see.
+
+    Attributes:
+        features: float32 [V, D].
+        labels: int64 [V], places in `classes`.
+        groups: one name per video; videos of a group stay together.
+        readable: bool [V]; the others have no features and take no part.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    groups: list[str]
+    readable: np.ndarray
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One classifier on one split.
+
+    Attributes:
+        scores: float64 [m, classes]; -inf is no guess.
+        labels: int64 [m].
+        majority: share of the tested videos that are of the training part's largest class.
+        settings: what was chosen on the way.
+    """
+
+    split: str
+    scores: np.ndarray
+    labels: np.ndarray
+    trained_on: int
+    majority: float
+    settings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One split's videos on the device."""
+
+    name: str
+    known: Tensor  # float32 [n, D]
+    known_labels: Tensor  # int64 [n]
+    known_groups: list[str]
+    asked: Tensor  # float32 [m, D]
+    labels: np.ndarray  # int64 [m]
+
+
+def evaluate(
+    section: ProbeSection, videos: LabelledVideos, splits: Sequence[Split], device: torch.device
+) -> dict[str, Any]:
+    """Fits and scores the classifiers that are asked for.
+
+    Returns:
+        Method -> figures, as `summarize` gives them.
+
+    Raises:
+        ManifestError: a split has nothing to train on or to test on.
+    """
+    parts = [_part(videos, split, device) for split in splits]
+    classify = {"linear": _linear, "knn": _neighbours}
+    return {
+        method: summarize(
+            [classify[method](section, part, len(videos.classes)) for part in parts],
+            videos.classes,
+        )
+        for method in section.methods
+    }
+
+
+def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, Any]:
+    """Means and sample deviations over splits; class shares and confusion over all their videos."""
+    counts = sum((confusion(result.scores, result.labels) for result in results), np.int64(0))
+    shares: dict[str, list[float]] = {
+        "top1": [top_share(result.scores, result.labels, 1) for result in results],
+        "majority": [result.majority for result in results],
+    }
+    if len(classes) > TOP:
+        shares[f"top{TOP}"] = [top_share(result.scores, result.labels, TOP) for result in results]
+    figures: dict[str, Any] = {name: float(np.mean(values)) for name, values in shares.items()}
+    if len(results) > 1:
+        figures |= {
+            f"{name}_deviation": float(np.std(values, ddof=1)) for name, values in shares.items()
+        }
+    splits = [
+        {
+            "name": result.split,
+            "trained_on": result.trained_on,
+            "tested_on": len(result.labels),
+            **{name: values[place] for name, values in shares.items()},
+            **result.settings,
+        }
+        for place, result in enumerate(results)
+    ]
+    by_class = dict(zip(classes, class_shares(np.asarray(counts)), strict=True))
+    return figures | {
+        "splits": splits,
+        "classes": by_class,
+        "confusion": np.asarray(counts).tolist(),
+    }
+
+
+def _part(videos: LabelledVideos, split: Split, device: torch.device) -> _Part:
+    train, test = (rows[videos.readable[rows]] for rows in (split.train, split.test))
+    if not len(train) or not len(test):
+        raise ManifestError(
+            f"split '{split.name}': {len(train)} videos to train on and {len(test)} to test on can "
+            "be decoded"
+        )
+    return _Part(
+        name=split.name,
+        known=torch.from_numpy(videos.features[train]).to(device),
+        known_labels=torch.from_numpy(videos.labels[train]).to(device),
+        known_groups=[videos.groups[row] for row in train],
+        asked=torch.from_numpy(videos.features[test]).to(device),
+        labels=videos.labels[test],
+    )
+
+
+def _linear(section: ProbeSection, part: _Part, classes: int) -> SplitResult:
+    l2 = choose_l2(part.known, part.known_labels, part.known_groups, section.l2, section.seed)
+    scale = standardizer(part.known)
+    model = LogisticProblem(scale(part.known), part.known_labels).solve(l2, EXACT)
+    scores = model.scores(scale(part.asked), classes)
+    return _result(part, scores, {"l2": l2, "gradient": model.gradient})
+
+
+def _neighbours(section: ProbeSection, part: _Part, classes: int) -> SplitResult:
+    votes = neighbour_votes(
+        part.known,
+        part.known_labels,
+        part.asked,
+        classes,
+        section.neighbours,
+        section.temperature,
+    )
+    return _result(part, votes, {})
+
+
+def _result(part: _Part, scores: Tensor, settings: dict[str, float]) -> SplitResult:
+    largest = int(torch.bincount(part.known_labels).argmax())
+    return SplitResult(
+        split=part.name,
+        scores=scores.double().cpu().numpy(),
+        labels=part.labels,
+        trained_on=len(part.known),
+        majority=float((part.labels == largest).mean()),
+        settings=settings,
+    )

@@ -1,0 +1,110 @@
+"""Multi-view evaluation of a classifier on a manifest: in this process or on the cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.shares import Shares
+from tats_ray.data.labels import class_index
+from tats_ray.data.manifest import read_manifest
+from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
+from tats_ray.evaluation.multi_view import (
+    TestVideo,
+    VideoScorer,
+    build_view_plan,
+    score_videos,
+)
+from tats_ray.models.precision import default_device
+from tats_ray.models.state import State
+from tats_ray.runtime.run_directory import read_json
+from tats_ray.tracking.mlflow_run import MLflowRun
+from tats_ray.tracking.probe_report import save_confusion
+from tats_ray.training.checkpoint import newest_checkpoint
+from tats_ray.training.finetune_state import read_classifier
+
+
+def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run and leaves the result in its `evaluation/`.
+
+    Returns:
+        The figures in short.
+
+    Raises:
+        CheckpointError: the run has no complete checkpoint.
+    """
+    checkpoint = newest_checkpoint(run)
+    state = read_classifier(checkpoint)
+    if config.cluster.mode == "serial":
+        accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+    else:
+        from tats_ray.runtime.cluster import ensure_connected, native_stderr_to
+
+        ensure_connected(config)
+        with native_stderr_to(run / "ray_train" / "evaluation.log"):
+            accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+    files = write_accuracy(run / "evaluation", Path(manifest).stem, accuracy)
+    run_id = read_json(run / "run.json").get("mlflow_run_id")
+    if run_id is not None and config.tracking.mlflow:
+        tracked = MLflowRun(config, run_id)
+        tracked.log_result(state.step, accuracy.figures())
+        for file in files:
+            tracked.log_file(file, "evaluation")
+        tracked.finish("FINISHED")
+    return accuracy.figures()
+
+
+def evaluate_classifier(
+    config: FinetuneConfig, manifest: str, classes: list[str], weights: State
+) -> Accuracy:
+    """Scores every video of a manifest once. Ray modes need a connected cluster.
+
+    Raises:
+        ManifestError: it cannot be read, or a label is no class.
+        ResourceError: the cluster is too small.
+        TooManyBrokenVideosError: no video can be decoded.
+    """
+    table = read_manifest(manifest)
+    labels = class_index(manifest, table, classes)
+    columns = (table[name].to_pylist() for name in ("path", "width", "height"))
+    videos = [
+        TestVideo(number, path, width / height)
+        for number, (path, width, height) in enumerate(zip(*columns, strict=True))
+    ]
+    if config.cluster.mode == "serial":
+        torch.set_num_threads(config.cluster.threads)
+        scorer = VideoScorer(config, len(classes), weights, default_device())
+        scores = score_videos(build_view_plan(config), videos, scorer)
+    else:
+        from tats_ray.evaluation.ray_views import score_videos_on_ray
+
+        scores = score_videos_on_ray(config, videos, len(classes), weights, _shares(config))
+    return measure_accuracy(scores, videos, labels, classes)
+
+
+def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
+    """Writes `<name>.json` (figures, shares per class, missing videos, confusion) and a picture.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, picture = folder / f"{name}.json", folder / f"{name}.png"
+    content = accuracy.figures() | {
+        "classes": accuracy.per_class,
+        "missing": [{"path": path, "reason": reason} for path, reason in accuracy.missing],
+        "confusion": accuracy.confusion.tolist(),
+    }
+    file.write_text(json.dumps(content))
+    save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
+    return [file, picture]
+
+
+def _shares(config: FinetuneConfig) -> Shares:
+    from tats_ray.runtime.cluster import cluster_resources, preflight
+
+    return preflight(config, *cluster_resources())

@@ -1,0 +1,131 @@
+"""A fine-tuning run: its data, its backend, and the evaluation that follows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.data.appearance import build_labelled_plan
+from tats_ray.data.labels import ClipLabels, class_index, classes_of
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.runtime.backend import Backend
+from tats_ray.runtime.evaluation import evaluate_run
+from tats_ray.runtime.outputs import RunOutputs
+from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.runtime.signals import StopRequest
+from tats_ray.runtime.training_run import TrainingRun
+from tats_ray.tracking.console import say, say_summary
+from tats_ray.tracking.mlflow_run import output_dir
+from tats_ray.tracking.tracker import Tracker
+from tats_ray.training.finetune_state import ClassifierState, read_classifier
+from tats_ray.training.finetune_trainer import ClassifierTrainer
+
+
+class LabelledData(NamedTuple):
+    """Training and test set of a run.
+
+    Attributes:
+        manifest: the training manifest.
+        table: its rows.
+        test: the test manifest, or None.
+    """
+
+    manifest: str
+    table: pa.Table
+    classes: list[str]
+    labels: ClipLabels
+    test: str | None
+
+
+def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
+    """Runs, or continues, the configured run and evaluates its end; returns its summary.
+
+    Raises:
+        TatsRayError: a fault for the user, in one line.
+    """
+    data = read_data(config)
+    # Loads the weights that the model starts from, so that a fault shows before workers start.
+    ClassifierTrainer(config, data.classes, data.labels, torch.device("cpu"))
+    directory = RunDirectory(config)
+    directory.open(Path(data.manifest), must_exist=must_resume)
+    try:
+        summary = directory.summary()
+        if summary and ("top1" in summary or data.test is None):
+            say(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
+            return summary
+        if not summary:
+            summary = FinetuneRun(config, directory, data).run()
+        if summary["steps"] == config.train.steps and data.test is not None:
+            summary |= evaluate_run(config, directory.path, data.test)
+            directory.write_summary(summary)
+        say_summary(str(directory.path), summary)
+        return summary
+    finally:
+        directory.close()
+
+
+def read_data(config: FinetuneConfig) -> LabelledData:
+    """Reads and checks both manifests; makes the synthetic set where none is given.
+
+    Raises:
+        ManifestError: a manifest cannot be read, or its labels do not fit.
+    """
+    train, test = config.data.manifest, config.data.test_manifest
+    if train is None:
+        made = ensure_synthetic(config.data.synthetic, output_dir(config))
+        train, test = str(made.train), test or str(made.held_out)
+    table = read_manifest(train)
+    classes = classes_of(train, table)
+    if test is not None:
+        class_index(test, read_manifest(test), classes)
+    rows = class_index(train, table, classes)
+    labels = ClipLabels(rows, config.run.seed, config.data.repeats)
+    return LabelledData(train, table, classes, labels, test)
+
+
+class FinetuneRun(TrainingRun[ClassifierState]):
+    """One process's part of a run: from its last checkpoint to the end, or to a signal."""
+
+    def __init__(self, config: FinetuneConfig, directory: RunDirectory, data: LabelledData) -> None:
+        plan = build_labelled_plan(config, data.table)
+        super().__init__(config, directory, plan, RunOutputs(config, directory), StopRequest())
+        self._config = config
+        self._data = data
+
+    def read_state(self, checkpoint: Path) -> ClassifierState:
+        return read_classifier(checkpoint)
+
+    def build_backend(self) -> Backend[ClassifierState]:
+        config, data, quarantined = self._config, self._data, self.directory.quarantine()
+        if config.cluster.mode == "serial":
+            from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
+
+            return SerialFinetuneBackend(config, self.plan, quarantined, data.classes, data.labels)
+        from tats_ray.runtime.cluster import cluster_resources, connect, preflight
+
+        connect(config)
+        shares = preflight(config, *cluster_resources())
+        from tats_ray.runtime.finetune_ray import RayFinetuneBackend
+
+        return RayFinetuneBackend(
+            config,
+            self.plan,
+            quarantined,
+            classes=data.classes,
+            labels=data.labels,
+            shares=shares,
+            storage=self.directory.ray_train,
+        )
+
+    def summarize(
+        self, steps: int, tracker: Tracker, backend: Backend[ClassifierState]
+    ) -> dict[str, Any]:
+        return self.progress_figures(steps, tracker) | {
+            "classes": len(self._data.classes),
+            "videos_quarantined": len(backend.quarantined()),
+        }

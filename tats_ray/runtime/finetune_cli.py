@@ -1,0 +1,79 @@
+"""Command lines of fine-tuning and of evaluating a fine-tuned run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tats_ray.config import dump_config
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.load import load_as
+from tats_ray.errors import ConfigError, RunDirectoryError
+from tats_ray.runtime.cli import run_guarded
+
+
+def finetune_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/finetune.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Fine-tune a pre-trained encoder on labelled videos and evaluate it.",
+        epilog="Running the same command again continues an unfinished run.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and leave"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="fail unless there is a run to continue"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _finetune(given))
+
+
+def evaluate_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/evaluate.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate a fine-tuned run on a test manifest with several views per video."
+    )
+    parser.add_argument("run", type=Path, help="directory of a fine-tuning run")
+    parser.add_argument(
+        "rest",
+        nargs="*",
+        metavar="MANIFEST section.key=value",
+        help="test manifest (default: the run's) and changed settings, such as views.temporal=2",
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _evaluate(given.run, given.rest))
+
+
+def _finetune(given: argparse.Namespace) -> int:
+    config = load_as(FinetuneConfig, given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config))
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    from tats_ray.runtime.finetune import finetune
+
+    finetune(config, must_resume=given.resume)
+    return 0
+
+
+def _evaluate(run: Path, rest: list[str]) -> int:
+    manifests = [text for text in rest if "=" not in text]
+    if len(manifests) > 1:
+        raise ConfigError(f"one manifest at a time, got {' '.join(manifests)}")
+    if not (run / "config.yaml").is_file():
+        raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
+    config = load_as(FinetuneConfig, run / "config.yaml", [text for text in rest if "=" in text])
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    from tats_ray.runtime.evaluation import evaluate_run
+    from tats_ray.runtime.finetune import read_data
+    from tats_ray.tracking.console import say_summary
+
+    manifest = manifests[0] if manifests else read_data(config).test
+    if manifest is None:
+        raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
+    say_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0

@@ -1,0 +1,38 @@
+"""Command line of jobs/probe.py: `--config FILE section.key=value ... [--dry-run]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tats_ray.config import dump_config
+from tats_ray.config.probe import load_probe_config
+from tats_ray.runtime.cli import run_guarded
+
+
+def probe_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/probe.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate the frozen features of a pre-training run.",
+        epilog="Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and leave"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _probe(given))
+
+
+def _probe(given: argparse.Namespace) -> int:
+    config = load_probe_config(given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config.resolved))
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.run.cluster.threads))
+    from tats_ray.runtime.probe import probe
+
+    probe(config)
+    return 0

@@ -1,0 +1,167 @@
+"""The driver's part of any training run: data in, rounds, records, checkpoints, summary."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Generic
+
+from tats_ray.config.job import JobConfig
+from tats_ray.data.clips import Cursor
+from tats_ray.data.quarantine import check_share
+from tats_ray.data.stage import BlockPlan
+from tats_ray.runtime.backend import Backend, Finished, StateT
+from tats_ray.runtime.outputs import RunOutputs
+from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.runtime.signals import StopRequest
+from tats_ray.tracking.console import say
+from tats_ray.tracking.tracker import Tracker
+from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
+
+
+class TrainingRun(ABC, Generic[StateT]):
+    """One process's part of a run: from its last checkpoint to the end, or to a signal."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        directory: RunDirectory,
+        plan: BlockPlan,
+        outputs: RunOutputs[StateT],
+        stop: StopRequest,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.plan = plan
+        self.outputs = outputs
+        self.stop = stop
+        self._videos = len(plan.manifest["path"].unique())
+        self._quarantined = len(directory.quarantine())
+        self._first_step = 0
+        self._data_seconds: dict[int, float] = {}
+        self._reported_at = 0.0
+        self._started_at = 0.0
+
+    @abstractmethod
+    def read_state(self, checkpoint: Path) -> StateT:
+        """The state in a checkpoint folder."""
+
+    @abstractmethod
+    def build_backend(self) -> Backend[StateT]:
+        """The backend of `cluster.mode`."""
+
+    @abstractmethod
+    def summarize(self, steps: int, tracker: Tracker, backend: Backend[StateT]) -> dict[str, Any]:
+        """The run's result so far; at its end the content of summary.json."""
+
+    def run(self) -> dict[str, Any]:
+        """Trains; returns the summary."""
+        progress, state = self._restore()
+        tracker = self._open_tracker(progress)
+        backend = self.build_backend()
+        status = "FAILED"
+        try:
+            backend.start(state, progress.cursor, self._first_step)
+            self.stop.install()
+            steps = self._rounds(backend, tracker)
+            self._take(backend.finish(steps), tracker, last_step=steps)
+            status = "KILLED"
+            if steps < self.config.train.steps:
+                return self.summarize(steps, tracker, backend)
+            tracker.close_interval()
+            summary = self.summarize(steps, tracker, backend)
+            self.directory.write_summary(summary)
+            status = "FINISHED"
+            return summary
+        finally:
+            backend.close()
+            tracker.close(status)
+
+    def _restore(self) -> tuple[Progress, StateT | None]:
+        """The newest checkpoint, or the beginning."""
+        found = checkpoints(self.directory.checkpoints)
+        progress = read_progress(found[-1]) if found else Progress(0, 0, Cursor(), 0)
+        self._first_step = progress.step
+        self.outputs.cursors[progress.step] = progress.cursor
+        if not found:
+            return progress, None
+        say(f"continuing {self.directory.path} after step {progress.step}")
+        return progress, self.read_state(found[-1])
+
+    def _open_tracker(self, progress: Progress) -> Tracker:
+        directory = self.directory
+        tracker = Tracker(
+            self.config,
+            directory.metrics,
+            mlflow_run_id=directory.identity().get("mlflow_run_id"),
+            resumed_step=progress.step,
+            begun=progress.interval,
+        )
+        directory.update_identity(mlflow_run_id=tracker.mlflow.run_id)
+        tracker.mlflow.log_file(directory.config_file, "config")
+        return tracker
+
+    def _rounds(self, backend: Backend[StateT], tracker: Tracker) -> int:
+        """Hands in every step until the end or a signal; returns how many steps there are."""
+        batch_size = self.config.train.batch_size
+        self._started_at = self._reported_at = time.monotonic()
+        for step in range(self._first_step, self.config.train.steps):
+            if self.stop.is_set:
+                say(f"asked to stop: finishing step {step} and writing a checkpoint")
+                return step
+            started = time.monotonic()
+            batch = backend.next_batch(step * batch_size, batch_size)
+            self._data_seconds[step + 1] = time.monotonic() - started
+            self._check_videos(backend.quarantined())
+            self.outputs.cursors[step + 1] = batch.after
+            backend.run_round(step, batch, snapshot=self.outputs.wants(step + 1))
+            self._take(backend.finished(), tracker)
+        return self.config.train.steps
+
+    def _check_videos(self, reasons: dict[str, str]) -> None:
+        """Notes newly broken videos; too many of them end the run."""
+        if len(reasons) > self._quarantined:
+            self._quarantined = len(reasons)
+            self.directory.write_quarantine(reasons)
+            path, reason = next(reversed(reasons.items()))
+            say(f"{len(reasons)} broken videos so far; the last: {path}: {reason}")
+        check_share(reasons, self._videos, self.config.data.broken_share)
+
+    def _take(
+        self, finished: Finished[StateT], tracker: Tracker, last_step: int | None = None
+    ) -> None:
+        """Records finished steps, and uses the states that came with them."""
+        states = {state.step: state for state in finished.states}
+        now, count = time.monotonic(), len(finished.reports)
+        for report in finished.reports:
+            figures = report.figures | {
+                "time/step_seconds": (now - self._reported_at) / count,
+                "time/data_seconds": self._data_seconds.pop(report.step),
+            }
+            state, last = states.pop(report.step, None), report.step == last_step
+            if state is not None:
+                figures |= self.outputs.inspect(state, tracker, last=last)
+            tracker.step(report.step, figures)
+            if state is not None:
+                self.outputs.checkpoint(state, tracker, last=last)
+        if count:
+            self._reported_at = now
+        for state in states.values():  # its step's report came before it was asked for
+            self.outputs.inspect(state, tracker, last=True)
+            self.outputs.checkpoint(state, tracker, last=True)
+
+    def progress_figures(self, steps: int, tracker: Tracker) -> dict[str, Any]:
+        """What every summary begins with."""
+        batch_size = self.config.train.batch_size
+        clips = (steps - self._first_step) * batch_size
+        return {
+            "steps": steps,
+            "clips": steps * batch_size,
+            "loss_first": tracker.metrics.first_loss,
+            "loss_last": tracker.metrics.last_loss,
+            "clips_per_second": clips / (self._reported_at - self._started_at) if clips else 0.0,
+            "videos_quarantined": self._quarantined,
+            "mlflow_run_id": tracker.mlflow.run_id,
+            "resumed_from": self._first_step or None,
+        }

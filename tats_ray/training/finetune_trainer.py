@@ -1,0 +1,92 @@
+"""The classifier being fine-tuned: model, optimiser and step, on one device of any mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.data.clips import Clips
+from tats_ray.data.labels import ClipLabels
+from tats_ray.data.randomness import Stream, torch_seed
+from tats_ray.models.classifier import build_classifier, build_layered_adamw
+from tats_ray.models.finetune_inputs import mix, training_pixels
+from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
+from tats_ray.models.precision import autocast
+from tats_ray.models.state import (
+    load_model_state,
+    load_optimizer_state,
+    model_state,
+    optimizer_state,
+)
+from tats_ray.training.finetune_state import ClassifierState, load_pretrained
+from tats_ray.training.step_figures import StepFigures
+from tats_ray.training.work import StepReport
+
+
+class ClassifierTrainer:
+    """One rank's share of fine-tuning; `step` counts finished steps."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        classes: list[str],
+        labels: ClipLabels,
+        device: torch.device,
+        wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+    ) -> None:
+        """Args: wrap: makes the model data-parallel.
+
+        Raises:
+            CheckpointError: `train.initial_weights` does not fit.
+        """
+        self.config = config
+        self.classes = classes
+        self.device = device
+        self.step = 0
+        self._labels = labels
+        self.classifier = build_classifier(config, len(classes))
+        if config.train.initial_weights is not None:
+            load_pretrained(self.classifier, config)
+        self.classifier.to(device)
+        self.model = wrap(self.classifier)
+        adamw = build_layered_adamw(self.classifier, config)
+        self.optimizer = GuardedOptimizer(adamw, config.train.gradient_clip)
+        self._loss = SoftTargetCrossEntropy()
+        self._figures = StepFigures(config.train, self.optimizer, "classifier")
+
+    def train_step(self, clips: Clips) -> None:
+        """One optimiser step on this rank's clips."""
+        config = self.config
+        labels = torch.from_numpy(self._labels.at(clips.positions)).to(self.device)
+        pixels = training_pixels(config, clips, self.device)
+        pixels, targets = mix(config, pixels, labels, len(self.classes), clips.first)
+        self.model.train()
+        # Drop path and dropout: the same after a resume.
+        torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
+        with autocast(config.train.precision, self.device):
+            logits = self.model(pixels)
+        loss = self._loss(logits.float(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = self.optimizer.step(learning_rate(config.train, self.step))
+        self._figures.add({"loss": loss.detach(), "gradient_norm": norm})
+        self.step += 1
+
+    def reports(self, reduce: Callable[[Tensor], Tensor] = lambda table: table) -> list[StepReport]:
+        """Figures of the steps since the last call; arguments and errors as `StepFigures.read`."""
+        return self._figures.read(self.step, reduce)
+
+    def state(self) -> ClassifierState:
+        """Copy of weights and optimiser."""
+        moments = optimizer_state(self.classifier, self.optimizer.optimizer)
+        return ClassifierState(self.step, self.classes, model_state(self.classifier), moments)
+
+    def load(self, state: ClassifierState) -> None:
+        """Continues from a state."""
+        load_model_state(self.classifier, state.weights)
+        load_optimizer_state(self.classifier, self.optimizer.optimizer, state.optimizer)
+        self.step = state.step

@@ -1,0 +1,115 @@
+"""Fine-tuning and testing on a cluster against the same in one process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tats_ray.config.shares import Shares
+from tats_ray.data.appearance import build_labelled_plan
+from tats_ray.data.clips import Cursor
+from tats_ray.data.manifest import read_manifest
+from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
+from tats_ray.evaluation.ray_views import score_videos_on_ray
+from tats_ray.models.classifier import build_classifier
+from tats_ray.models.state import model_state
+from tats_ray.runtime.finetune import read_data
+from tats_ray.runtime.finetune_ray import RayFinetuneBackend
+from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
+from tests.finetuning import finetune_config
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+STEPS = 5
+SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
+
+
+def _config(synthetic, *overrides):
+    return finetune_config(
+        f"data.manifest={synthetic.train}", f"data.test_manifest={synthetic.held_out}", *overrides
+    )
+
+
+def _drive(backend, config, state=None, cursor=None, first=0, steps=STEPS):
+    """Rounds as the driver runs them; returns reports by step, states by step, and the cursor."""
+    size, cursor = config.train.batch_size, cursor or Cursor()
+    found = []
+    try:
+        backend.start(state, cursor, first)
+        for step in range(first, steps):
+            batch = backend.next_batch(step * size, size)
+            cursor = batch.after
+            backend.run_round(step, batch, snapshot=step + 1 == 2)
+            found.append(backend.finished())
+        found.append(backend.finish(steps))
+    finally:
+        backend.close()
+    reports = [report for part in found for report in part.reports]
+    assert [report.step for report in reports] == list(range(first + 1, steps + 1))
+    return reports, {state.step: state for part in found for state in part.states}, cursor
+
+
+def _serial(config, data, **kwargs):
+    plan = build_labelled_plan(config, data.table)
+    return _drive(
+        SerialFinetuneBackend(config, plan, {}, data.classes, data.labels), config, **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "drop_path", "tolerance"),
+    # Two workers sum gradients in another order, and draw other paths.
+    [(1, 0.1, 0.0), (2, 0.0, 2e-5)],
+)
+def test_ray_equals_serial_and_continues_from_its_state(
+    synthetic, tmp_path, workers, drop_path, tolerance
+):
+    config = _config(
+        synthetic, "cluster.mode=local", f"train.workers={workers}",
+        f"classifier.drop_path={drop_path}",
+    )  # fmt: skip
+    data = read_data(config)
+    reports, wanted, _ = _serial(config, data)
+    _, begun, cursor = _serial(config, data, steps=1)
+    backend = RayFinetuneBackend(
+        config, build_labelled_plan(config, data.table), {}, classes=data.classes,
+        labels=data.labels, shares=SHARES, storage=tmp_path,
+    )  # fmt: skip
+    got_reports, got, _ = _drive(backend, config, begun[1], cursor, first=1)
+    assert sorted(got) == sorted(wanted) == [2, STEPS]
+    for one, two in zip(reports[1:], got_reports, strict=True):
+        assert two.figures["loss"] == pytest.approx(one.figures["loss"], abs=1e-6)
+    for name, value in wanted[STEPS].weights.items():
+        assert np.allclose(value, got[STEPS].weights[name], rtol=0, atol=tolerance), name
+
+
+def test_one_and_two_actors_and_one_process_score_alike(synthetic, tmp_path):
+    """Bit for bit, each video once, in the manifest's order; the broken one is missing."""
+    config = _config(synthetic)
+    rows = [
+        *read_manifest(synthetic.held_out).to_pylist(),
+        *read_manifest(synthetic.train).to_pylist(),
+    ]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    paths = [row["path"] for row in rows[:9]]
+    paths[4] = str(broken)
+    videos = [TestVideo(number, path, 1.0) for number, path in enumerate(paths)]
+    model = build_classifier(config, 6)
+    with torch.no_grad():
+        model.head.weight.normal_()
+    weights = model_state(model)
+    scorer = VideoScorer(config, 6, weights, torch.device("cpu"))
+    wanted = score_videos(build_view_plan(config), videos, scorer)
+    assert wanted[4].probabilities is None
+    assert wanted[4].reason
+    for workers in (1, 2):
+        asked = config.model_copy(
+            update={"train": config.train.model_copy(update={"workers": workers})}
+        )
+        got = score_videos_on_ray(asked, videos, 6, weights, SHARES)
+        assert [score.number for score in got] == list(range(9))
+        assert [score.reason for score in got] == [score.reason for score in wanted]
+        for one, two in zip(wanted, got, strict=True):
+            assert np.array_equal(one.probabilities, two.probabilities), (workers, one.number)
