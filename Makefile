@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := tats_ray jobs tests
-PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST  := $(BIN)/python -m pytest
 
 .PHONY: setup demo test test-all lint format clean
 
@@ -17,11 +17,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python jobs/pretrain.py --config configs/demo.yaml
 
+# What needs no Ray runs in two processes; whole runs and Ray's tests come one by one.
 test: setup
-	$(PYTEST)
+	$(PYTEST) -n 2 tests/unit tests/golden
+	$(PYTEST) tests/ray tests/runs
 
 test-all: setup
-	$(PYTEST) -m ''
+	$(PYTEST) -m '' -n 2 tests/unit tests/golden
+	$(PYTEST) -m '' tests/ray tests/runs
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -77,7 +77,6 @@ def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
 
 def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
     """Writes aside and renames, so that a file that exists is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = cache_file(folder, key)
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     about = {

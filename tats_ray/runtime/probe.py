@@ -16,7 +16,7 @@ from tats_ray.config import dump_config
 from tats_ray.config.probe import ProbeConfig, ProbeSection
 from tats_ray.data.labels import class_index, classes_of
 from tats_ray.data.manifest import read_manifest
-from tats_ray.errors import ResourceError
+from tats_ray.errors import ResourceError, RunDirectoryError
 from tats_ray.evaluation.feature_cache import feature_key, read_features, write_features
 from tats_ray.evaluation.features import (
     BlockFeatures,
@@ -123,7 +123,7 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
     plan = ExtractionPlan(
         run.data, run.model, run.grid, weights, section.views, section.layer, manifest
     )
-    folder, key = config.directory / "features", feature_key(plan)
+    folder, key = _feature_folder(config.directory), feature_key(plan)
     found = read_features(folder, key, manifest.num_rows)
     if found is None:
         say(f"{name}: extracting features of {manifest.num_rows} videos")
@@ -135,6 +135,16 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
         path, reason = next(iter(found.missing.items()))
         say(f"{name}: {len(found.missing)} videos are missing; the first: {path}: {reason}")
     return found
+
+
+def _feature_folder(directory: Path) -> Path:
+    """The run's cache; made before hours of work go into what belongs there."""
+    folder = directory / "features"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder}: cannot be made ({error.strerror})") from None
+    return folder
 
 
 def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeatures]:

@@ -15,11 +15,6 @@ import pytest
 import ray
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps these tests in one of the test processes, so that there is one cluster."""
-    item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def cluster():
     ray.init(

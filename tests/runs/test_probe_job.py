@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -145,6 +146,16 @@ def test_leaks_are_refused_before_anything_is_extracted(run, probe, tmp_path):
     assert code == 2
     assert "is in probe.train and in probe.test" in errors
     assert _features(run) == before
+
+
+def test_a_run_that_cannot_be_written_to_is_named(run, probe, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("features"))
+    (copy / "features").write_text("in the way")
+    code, _, errors = probe(
+        f"probe.train={run.train}", f"probe.test={run.test}", f"probe.checkpoint={copy}"
+    )
+    assert (code, errors) == (2, f"error: {copy / 'features'}: cannot be made (File exists)\n")
 
 
 def test_a_poisoned_cache_is_an_error(run, probe):

@@ -67,6 +67,9 @@ def test_models_and_masking_import_no_ray(package):
         ("tats_ray.masking.build", {"ray", "decord", "mlflow"}),
         ("tats_ray.runtime.serial_backend", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.runtime.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.runtime.finetune_cli", {"torch", "ray", "numpy", "pyarrow"}),
+        ("tats_ray.runtime.finetune_serial", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.runtime.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
     ],
 )
 def test_importing_does_not_pull_in(module, forbidden):

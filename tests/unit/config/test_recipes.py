@@ -11,7 +11,7 @@ from tats_ray.config import Config, TokenGrid, load_config
 from tats_ray.config.geometry import visible_per_clip, visible_per_slice
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
+CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/recipes/*.yaml")])
 RECIPES = sorted(ROOT.glob("configs/recipes/*.yaml"))
 PUBLISHED = TokenGrid(8, 14, 14)  # 16 x 224 x 224 with tubelets of 2 x 16 x 16
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tats_ray.config.probe import ProbeSection
+from tats_ray.evaluation import logistic, probe
 from tats_ray.evaluation.logistic import (
     EXACT,
     LogisticProblem,
@@ -92,6 +93,21 @@ def test_statistics_come_from_the_training_part_alone():
     scale = standardizer(train)
     torch.testing.assert_close(scale(train), torch.tensor([[-1.0, 0], [1, 0]]).double())
     assert scale(torch.tensor([[5.0, 9.0]])).tolist() == [[3.0, 0.0]]
+
+
+def test_no_statistic_is_taken_from_videos_that_are_asked(monkeypatch):
+    seen = []
+
+    def watched(features):
+        seen.append(len(features))
+        return standardizer(features)
+
+    monkeypatch.setattr(logistic, "standardizer", watched)
+    monkeypatch.setattr(probe, "standardizer", watched)
+    features, labels = _data(60, 4, 3)
+    splits = _splits(np.repeat([0, 1], [40, 20]))
+    evaluate(_section(method="linear", l2=[0.1, 1.0]), _videos(features, labels), splits, CPU)
+    assert seen == [16] * 5 + [20] + [32] * 5 + [40]  # five inner parts and the whole, twice
 
 
 def test_float_noise_on_a_constant_is_no_feature():
