@@ -181,7 +181,7 @@ def build_mae(section: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoen
 
 def encoder_blocks(section: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
     """The encoder's transformer; the drop path grows linearly from 0 to the last block's."""
-    rates = torch.linspace(0, drop_path, section.depth).tolist()
+    rates = [drop_path * block / max(1, section.depth - 1) for block in range(section.depth)]
     return nn.Sequential(
         *(_block(section.width, section.heads, section.mlp_ratio, rate) for rate in rates)
     )

@@ -51,6 +51,8 @@ def head(tmp_path):
         [
             BIN / "ray", "start", "--head", "--block", f"--port={_free_port()}", "--num-cpus=4",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--disable-usage-stats",
+            # The fixed default belongs to whichever cluster of this machine came first.
+            f"--dashboard-agent-listen-port={_free_port()}",
             "--min-worker-port=0", "--max-worker-port=0",
         ],
         env=environment, start_new_session=True, stdout=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
@@ -153,3 +154,18 @@ def test_the_stored_configuration_is_complete(whole):
     stored = yaml.safe_load((whole / "config.yaml").read_text())
     assert stored["classifier"]["drop_path"] == 0.1
     assert stored["data"]["augment"]["rand_augment"] == "rand-m7-n4-mstd0.5-inc1"
+
+
+def test_mlflow_has_the_run_and_the_test_figures(synthetic, tmp_path):
+    config = _config(
+        synthetic, tmp_path, "tracked", "train.steps=2", "tracking.mlflow=true",
+        "views.temporal=1", "views.spatial=1",
+    )  # fmt: skip
+    summary = finetune(config, must_resume=False)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run = client.get_run(summary["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/top1"] == summary["top1"]
+    assert run.data.params["classifier.drop_path"] == "0.1"
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert files == {"evaluation/held_out.json", "evaluation/held_out.png"}
