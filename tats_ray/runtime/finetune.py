@@ -75,10 +75,7 @@ def read_data(config: FinetuneConfig) -> LabelledData:
     Raises:
         ManifestError: a manifest cannot be read, or its labels do not fit.
     """
-    train, test = config.data.manifest, config.data.test_manifest
-    if train is None:
-        made = ensure_synthetic(config.data.synthetic, output_dir(config))
-        train, test = str(made.train), test or str(made.held_out)
+    train, test = manifests(config)
     table = read_manifest(train)
     classes = classes_of(train, table)
     if test is not None:
@@ -86,6 +83,15 @@ def read_data(config: FinetuneConfig) -> LabelledData:
     rows = class_index(train, table, classes)
     labels = ClipLabels(rows, config.run.seed, config.data.repeats)
     return LabelledData(train, table, classes, labels, test)
+
+
+def manifests(config: FinetuneConfig) -> tuple[str, str | None]:
+    """Training and test manifest; makes the synthetic set where none is given."""
+    train, test = config.data.manifest, config.data.test_manifest
+    if train is not None:
+        return train, test
+    made = ensure_synthetic(config.data.synthetic, output_dir(config))
+    return str(made.train), test or str(made.held_out)
 
 
 class FinetuneRun(TrainingRun[ClassifierState]):

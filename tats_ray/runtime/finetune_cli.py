@@ -61,18 +61,20 @@ def _finetune(given: argparse.Namespace) -> int:
 
 
 def _evaluate(run: Path, rest: list[str]) -> int:
-    manifests = [text for text in rest if "=" not in text]
-    if len(manifests) > 1:
-        raise ConfigError(f"one manifest at a time, got {' '.join(manifests)}")
+    given = [text for text in rest if "=" not in text]
+    if len(given) > 1:
+        raise ConfigError(f"one manifest at a time, got {' '.join(given)}")
     if not (run / "config.yaml").is_file():
         raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
-    config = load_as(FinetuneConfig, run / "config.yaml", [text for text in rest if "=" in text])
+    overrides = [text for text in rest if "=" in text]
+    place = f"run.output_dir={run.absolute().parent}"  # it may have been moved
+    config = load_as(FinetuneConfig, run / "config.yaml", [place, *overrides])
     os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
     from tats_ray.runtime.evaluation import evaluate_run
-    from tats_ray.runtime.finetune import read_data
+    from tats_ray.runtime.finetune import manifests
     from tats_ray.tracking.console import say_summary
 
-    manifest = manifests[0] if manifests else read_data(config).test
+    manifest = given[0] if given else manifests(config)[1]
     if manifest is None:
         raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
     say_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))

@@ -22,7 +22,7 @@ from tats_ray.models.state import load_model_state
 from tats_ray.runtime.ray_backend import RayBackend
 from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
-from tests.runs.systems import overrides, quick_only
+from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -136,6 +136,18 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
         got, wanted = (getattr(found[3].train, name) for found in (states, wanted_states))
         assert got.keys() == wanted.keys()
         assert all(np.array_equal(value, got[key]) for key, value in wanted.items()), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
+    config = tiny_config("cluster.mode=local", *overrides(system), *TENNIS)
+    plan = build_plan(config, read_manifest(tennis_manifest(shared_data, tmp_path)))
+    backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
+    reports, states, _ = _drive(backend, config, steps=4)
+    assert sorted(reports) == [1, 2, 3, 4]
+    assert all(np.isfinite(figures["loss"]) for figures in reports.values())
+    assert states[4].train.step == 4
 
 
 def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synthetic, tmp_path):

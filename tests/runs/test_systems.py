@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 
 import numpy as np
 import pytest
 
 from tats_ray.config import Config
-from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.runtime.pretrain import pretrain
 from tats_ray.training.checkpoint import checkpoints, read_state
 from tests.conftest import tiny_config
-from tests.runs.systems import SYSTEMS, overrides
+from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
 
 
 def _config(system: str, output, manifest, held_out, *more: str) -> Config:
@@ -52,26 +50,12 @@ def test_a_run_ends_and_ends_alike_after_a_crash(system, synthetic, tmp_path):
         assert all(np.array_equal(value, other[key]) for key, value in one.items()), name
 
 
-@pytest.mark.parametrize(
-    "system",
-    [pytest.param(name, marks=() if name == "mgm" else pytest.mark.slow) for name in SYSTEMS],
-)
+@pytest.mark.parametrize("system", quick_only("mgm"))
 def test_real_video(system, shared_data, tmp_path):
-    folder = shared_data / "tennis"
-    with (folder / "manifest.csv").open(newline="") as file:
-        listed = list(csv.DictReader(file))[::20]
-    rows = [
-        ManifestRow(str(folder / row["path"]), row["label"], int(row["frames"]),
-                    float(row["fps"]), int(row["width"]), int(row["height"]))
-        for row in listed
-    ]  # fmt: skip
-    write_manifest(tmp_path / "tennis.parquet", rows)
-    manifest = tmp_path / "tennis.parquet"
+    manifest = tennis_manifest(shared_data, tmp_path)
     config = _config(
-        system, tmp_path, manifest, manifest, "train.steps=5", "data.stride=2",
-        "data.canvas_height=48", "data.canvas_width=96", "data.augment.crop=multi_scale",
-        "tracking.log_interval=1",
-    )  # fmt: skip
+        system, tmp_path, manifest, manifest, "train.steps=5", "tracking.log_interval=1", *TENNIS
+    )
     summary = pretrain(config, must_resume=False)
     assert summary["steps"] == 5
     assert summary["videos_quarantined"] == 0
