@@ -11,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tats_ray.config import Config, load_config
 from tats_ray.data.clips import Clips
 from tats_ray.data.synthetic.generate import SyntheticSet, ensure_synthetic
+
+# How long an example takes says nothing about the code on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A model and a set that train in milliseconds: 4 x 2 x 2 = 16 tokens.
 TINY = [
