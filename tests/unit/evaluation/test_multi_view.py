@@ -101,7 +101,7 @@ def test_the_mean_of_views_is_that_of_a_loop(brightness):
     config = finetune_config("data.canvas_width=48", "views.temporal=3")
     model = build_classifier(config, 4).eval()
     with torch.no_grad():
-        model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(5))
     scorer = VideoScorer(config, 4, model_state(model), CPU)
     decoder = DecoderProcess()
     frames = build_view_plan(config).decode(str(brightness.parent / "1.mp4"), decoder)
