@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,10 @@ def write_comparison(folder: Path, section: CompareSection, comparison: Comparis
 
 
 def say_comparison(title: str, section: CompareSection, comparison: Comparison) -> None:
-    """The table on the terminal."""
-    header, rows = _rows(section, comparison)
+    """A narrow table on the terminal; the files have every figure."""
+    if not comparison.results:
+        return
+    header, rows = _rows(section, comparison, [section.metric, "moving", "static"])
     table = Table(*header, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
@@ -51,16 +53,22 @@ def say_comparison(title: str, section: CompareSection, comparison: Comparison) 
 
 
 def _markdown(section: CompareSection, comparison: Comparison) -> str:
-    header, rows = _rows(section, comparison)
+    header, rows = _rows(section, comparison, [*_ACCURACIES, *_PLAIN])
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _rows(section: CompareSection, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Mean ± deviation of every cell, and the paired differences with their 95 % intervals."""
+def _rows(
+    section: CompareSection, comparison: Comparison, wanted: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Mean ± deviation of every cell, and the paired differences with their 95 % intervals.
+
+    Args:
+        wanted: figures to show, where any cell has them.
+    """
     figures = [
         name
-        for name in (*_ACCURACIES, *_PLAIN)
+        for name in wanted
         if any(name in comparison.summary(*cell) for cell in comparison.cells())
     ]
     header = ["ratio", "arm", "seeds", *figures]
