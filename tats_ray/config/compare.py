@@ -19,6 +19,9 @@ from tats_ray.config.tree import Config
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
+# Top-1 accuracies, or enrichment of moving objects / that of look-alikes at rest
+Metric = Literal["linear", "knn", "finetune", "enrichment_ratio"]
+
 # What fine-tuning takes over from pre-training, unless it says otherwise.
 _SHARED_DATA = (
     "manifest", "synthetic", "frames", "stride", "size", "canvas_height", "canvas_width", "decoder",
@@ -33,7 +36,7 @@ class CompareSection(Section):
     # All arms see the same clips; or those of the first reference, and the others train for as
     # many steps as take the same time or floating-point operations.
     budget: Literal["clips", "seconds", "flops"] = "clips"
-    metric: Literal["linear", "knn", "finetune"] = "linear"  # of tables and plots
+    metric: Metric = "linear"  # of differences and plots
     # Ray tasks of one process each | one by one, each on what its own `pretrain.cluster` says
     execution: Literal["tasks", "in_turn"] = "tasks"
     trial_cpus: float = Field(1.0, gt=0)
@@ -80,9 +83,10 @@ class CompareConfig(TrackedConfig):
 
     @model_validator(mode="after")
     def parts_are_valid(self) -> CompareConfig:
-        needed = "finetune" if self.compare.metric == "finetune" else "probe"
-        if getattr(self, needed) is None:
-            raise ValueError(f"compare.metric {self.compare.metric} needs the section {needed}")
+        metric = self.compare.metric
+        needed = {"linear": "probe", "knn": "probe", "finetune": "finetune"}.get(metric)
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"compare.metric {metric} needs the section {needed}")
         for trial in self.trials():
             mode = self.pretrain_config(trial, "runs").cluster.mode
             if self.compare.execution == "tasks" and mode != "serial":

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tats_ray.data.motion.prior import MotionRequest, clip_motion
+from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.data.sampling import frame_indices, jittered_segment_indices, segment_indices
 from tats_ray.errors import VideoDecodeError
 
@@ -71,11 +71,7 @@ def decode_clips(request: DecodeRequest) -> DecodedClips:
     frames, indices = _decode_pictures(request)
     if request.motion is None:
         return DecodedClips(frames, None)
-    motion = [
-        clip_motion(request.motion, request.path, clip, places)
-        for clip, places in zip(frames, indices, strict=True)
-    ]
-    return DecodedClips(frames, np.stack(motion))
+    return DecodedClips(frames, clips_motion(request.motion, request.path, frames, indices))
 
 
 def _decode_pictures(request: DecodeRequest) -> _Pictures:

@@ -121,7 +121,7 @@ def _enrichment(summary: dict[str, Any]) -> dict[str, float]:
     moving, static = summary["motion_enrichment"], summary["static_enrichment"]
     if moving is None:
         return {}
-    return {"moving": moving, "static": static, "moving/static": moving / static}
+    return {"moving": moving, "static": static, "enrichment_ratio": moving / static}
 
 
 def _curve(records: list[dict[str, Any]]) -> list[dict[str, float]]:
