@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tats_ray.errors import FeatureCacheError
 from tats_ray.evaluation.features import ExtractionPlan, VideoFeatures
 
-_FORMAT = 1  # raise it when the same plan gives other features
+_FORMAT = 2  # raise it when the same plan gives other features
 _ENCODER = ("patch_embedding.", "encoder.")
 _GEOMETRY = {"frames", "stride", "size", "canvas_height", "canvas_width", "decoder"}
 _BEHIND_THE_ENCODER = {"decoder", "target", "motion_target", "feature_target"}
@@ -44,6 +44,7 @@ def feature_key(plan: ExtractionPlan) -> str:
         "data": plan.data.model_dump(include=_GEOMETRY),
         "views": plan.views,
         "layer": plan.layer,
+        "pool": [*plan.pool, plan.change],
         "videos": videos,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -121,7 +121,15 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
     """A manifest's features, from the run's cache where they are."""
     run, section = config.run, config.probe
     plan = ExtractionPlan(
-        run.data, run.model, run.grid, weights, section.views, section.layer, manifest
+        data=run.data,
+        model=run.model,
+        grid=run.grid,
+        weights=weights,
+        views=section.views,
+        layer=section.layer,
+        pool=section.pool,
+        change=section.change,
+        manifest=manifest,
     )
     folder, key = _feature_folder(config.directory), feature_key(plan)
     found = read_features(folder, key, manifest.num_rows)
