@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -93,8 +93,10 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
 
 def _check_file(path: str) -> None:
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise VideoDecodeError(path, "no such file")
+    if not file.is_file():  # a pipe would hang its reader
+        raise VideoDecodeError(path, "is not a file but a folder, pipe or device")
     if file.stat().st_size == 0:
         raise VideoDecodeError(path, "file is empty")
 
@@ -129,9 +131,7 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     with av.open(request.path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
-                pictures[number] = frame.to_ndarray(
-                    format="rgb24", width=request.width, height=request.height
-                )
+                pictures[number] = _upright(frame, request.height, request.width)
             if number == last:
                 break
     if not pictures or last - max(pictures) > TOLERATED_MISSING_FRAMES * request.stride:
@@ -139,6 +139,17 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     newest = max(pictures)
     frames = np.stack([pictures[min(index, newest)] for index in indices.reshape(-1).tolist()])
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
+
+
+def _upright(frame: Any, height: int, width: int) -> np.ndarray:
+    """The picture as it is to be shown, uint8 [height, width, 3]; decord does so by itself."""
+    if frame.rotation % 90:
+        raise ValueError(f"is shown rotated by {frame.rotation} degrees; re-encode it")
+    quarters = frame.rotation // 90 % 4  # counter-clockwise
+    if quarters % 2:
+        height, width = width, height
+    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.ascontiguousarray(np.rot90(picture, quarters))
 
 
 _DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {

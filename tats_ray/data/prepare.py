@@ -32,7 +32,10 @@ SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True)
+_LABELLED = re.compile(r"(.*\.\w+) (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A video to look at; `origin` is where it is named, for messages."""
 
@@ -82,17 +85,29 @@ def prepare(entries: list[Entry], output: Path) -> Prepared:
     """Probes all videos in parallel and writes the manifest of the readable ones, in order.
 
     Raises:
-        ManifestError: no video can be read.
+        ManifestError: no video can be read, or one is named twice.
+        StorageError: the manifest cannot be written.
     """
+    _check_once(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(_probe, entries))
     rows = [outcome for outcome in outcomes if isinstance(outcome, ManifestRow)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, VideoDecodeError)]
     if not rows:
         raise ManifestError(f"none of {len(entries)} videos can be read; the first: {failures[0]}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(output, rows)
     return Prepared(rows, failures)
+
+
+def _check_once(entries: list[Entry]) -> None:
+    """A video that counts twice would be trained on twice, or be tested under two labels."""
+    origins: dict[Path, str] = {}
+    for entry in entries:
+        first = origins.setdefault(entry.path, entry.origin)
+        if first is not entry.origin:
+            raise ManifestError(
+                f"{entry.origin}: {entry.path} is there already in {first}; keep one of them"
+            )
 
 
 def _probe(entry: Entry) -> ManifestRow | VideoDecodeError:
@@ -109,11 +124,13 @@ def _probe(entry: Entry) -> ManifestRow | VideoDecodeError:
 
 
 def _parse_lines(file: Path) -> Iterator[Entry]:
+    folder = str(file.parent)
     for origin, line in numbered_lines(file):
-        path, label = _split(line)
-        if Path(path).suffix.lower() not in SUFFIXES:
-            raise ManifestError(f"{origin}: '{path}' does not look like a video file")
-        yield Entry(file.parent / path, label, origin)
+        name, label = _split(line)
+        path = Path(folder, name)
+        if path.suffix.lower() not in SUFFIXES:
+            raise ManifestError(f"{origin}: '{name}' does not look like a video file")
+        yield Entry(path, label, origin)
 
 
 def _split(line: str) -> tuple[str, str | None]:
@@ -121,5 +138,5 @@ def _split(line: str) -> tuple[str, str | None]:
     if separator is not None:
         path, label = line.split(separator)[:2]
         return path.strip(), label.strip() or None
-    match = re.fullmatch(r"(.*\.\w+) (\S+)", line)
+    match = _LABELLED.fullmatch(line)
     return (match[1], match[2]) if match else (line, None)

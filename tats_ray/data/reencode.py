@@ -19,6 +19,7 @@ from tats_ray.data.each_video import each_video
 from tats_ray.data.prepare import Entry
 from tats_ray.data.video_writer import open_h264
 from tats_ray.errors import ManifestError, VideoDecodeError
+from tats_ray.storage import converting, writing
 
 GOP_FRAMES = 12
 CRF = 23
@@ -78,15 +79,18 @@ def reencode(conversion: Conversion) -> None:
 
     Raises:
         VideoDecodeError: it cannot be decoded to its end.
+        StorageError: the disc is full or read-only.
     """
     import av
 
     source, target = conversion.source, conversion.target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.stem}.{os.getpid()}.mp4")
     try:
-        _convert(conversion, aside)
-        aside.replace(target)
+        with converting(target):
+            _convert(conversion, aside)
+            aside.replace(target)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoDecodeError(str(source), str(error).splitlines()[0]) from None
     finally:

@@ -22,6 +22,11 @@ class SerialClipStream:
         self._batcher = Batcher(self._blocks(cursor.block), cursor)
 
     def next_batch(self, first: int, clips: int) -> ClipBatch:
+        """The next batch of good clips.
+
+        Raises:
+            TooManyBrokenVideosError: there are hardly any.
+        """
         return self._batcher.next_batch(first, clips)
 
     def close(self) -> None:
@@ -30,6 +35,8 @@ class SerialClipStream:
     def _blocks(self, number: int) -> Iterator[Block]:
         while True:
             clips = decode_block(self._plan, number, self._decoder, self._quarantine)
+            if not len(clips):
+                self._plan.check_broken(self._quarantine.known())
             yield Block(number, clips, len(clips))
             number += 1
 
