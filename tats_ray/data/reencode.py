@@ -178,11 +178,11 @@ def _at_constant_rate(frames: Iterable[Any], clock: _Clock) -> Iterator[Any]:
     ticks, before = 0, None
     for frame in frames:
         place = clock.place(frame.time)
-        if place < ticks:
-            continue
-        yield from [before] * (place - ticks)
-        yield frame
-        ticks, before = place + 1, frame
+        if place >= ticks:
+            yield from [before] * (place - ticks)
+            yield frame
+            ticks = place + 1
+        before = frame
 
 
 def _rate(stream: Any) -> Fraction:
