@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
+from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import numpy as np
 
 from tats_ray.data.decode import DecodedClips, DecodeRequest, decode_clips
 from tats_ray.data.motion.prior import MotionRequest
-from tats_ray.errors import MotionPriorError, VideoDecodeError
+from tats_ray.errors import ComponentFailedError, MotionPriorError, VideoDecodeError
 
+_START_SECONDS = 120  # a cold start on a busy machine with files on a network
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -35,6 +38,7 @@ class DecoderProcess:
         Raises:
             VideoDecodeError: also when the child passes the limit or dies.
             MotionPriorError: the motion asked for cannot be had.
+            ComponentFailedError: no child can be started; that is no video's fault.
         """
         pipe = self._running_child()
         try:
@@ -84,11 +88,34 @@ class DecoderProcess:
         )
         theirs.close()
         self._pipe = ours
+        self._await_start(ours)
         return ours
+
+    def _await_start(self, pipe: Connection) -> None:
+        """Imports take their time, which no video's limit has to bear."""
+        try:
+            if pipe.poll(_START_SECONDS):
+                pipe.recv_bytes()
+                return
+            reason = f"said nothing for {_START_SECONDS} s"
+        except (EOFError, OSError):
+            reason = "ended at once"
+        status = self.close()
+        raise ComponentFailedError(
+            f"the decoder process {reason} (status {status}); try `python -m "
+            "tats_ray.data.decoder_process 0`, which shows why"
+        )
 
 
 def serve(pipe: Connection) -> None:
-    """The child's loop: a request in, shapes, pixels and motion (or the reason) out."""
+    """The child's loop: a request in, shapes, pixels and motion (or the reason) out.
+
+    Its first message, when everything is imported, is empty.
+    """
+    for library in ("av", "decord"):
+        with suppress(ImportError):  # each file's reason names it where it is needed
+            import_module(library)
+    pipe.send_bytes(b"")
     while True:
         try:
             request = _parse(pipe.recv_bytes())
