@@ -20,15 +20,29 @@ Kind = TypeVar("Kind", bound=Section)
 class _Loader(yaml.SafeLoader):
     """SafeLoader that also reads 1e-4 as a number, as YAML 1.2 does."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """YAML's own constructors answer a date without such a month, and the like, with errors of
+        many types; here it is one, with its line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            value = node.value if isinstance(node.value, str) else error
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{str(value)[:80]}' is no {kind}", node.start_mark
+            ) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A key that is given twice is an error: the first value would be lost."""
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and key.tag != _MERGE:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key.value}' is given twice", key.start_mark
                 )
-            seen.add(key.value if isinstance(key.value, str) else id(key))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -101,8 +115,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # no such date, too long a number, too deep
-        raise ConfigError(f"{path}: holds a value that cannot be read ({error})") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nests too deep to be settings") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -116,7 +130,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{override}' must have the form section.key=value")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"{dotted}: {text[:200]!r} is not a YAML value") from None
     *sections, key = dotted.split(".")
     node = tree
