@@ -81,7 +81,11 @@ def read_manifest(path: str | Path) -> pa.Table:
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; make one with jobs/prepare_data.py")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        twice = next((name for name in SCHEMA.names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ManifestError(f"{path}: column '{twice}' is there twice; keep one of them")
+        table = pq.read_table(path, columns=[name for name in SCHEMA.names if name in names])
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: is not a Parquet file ({_first_line(error)})") from None
     table = _with_schema(path, table)
@@ -122,8 +126,6 @@ def _check_paths(file: Path, column: pa.ChunkedArray) -> None:
 def _with_schema(path: Path, table: pa.Table) -> pa.Table:
     columns = []
     for field in SCHEMA:
-        if table.column_names.count(field.name) > 1:
-            raise ManifestError(f"{path}: column '{field.name}' is there twice; keep one of them")
         if field.name not in table.column_names:
             if field.name not in OPTIONAL_COLUMNS:
                 raise ManifestError(

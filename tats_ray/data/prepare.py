@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from tats_ray.data.datasets.annotation import numbered_lines
+from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, write_manifest
-from tats_ray.data.probe import probe_video
 from tats_ray.errors import ManifestError, VideoDecodeError
 
 SUFFIXES = frozenset(
@@ -81,22 +82,47 @@ def list_entries(file: Path) -> list[Entry]:
     return list(_parse_lines(file))
 
 
-def prepare(entries: list[Entry], output: Path) -> Prepared:
+def prepare(entries: list[Entry], output: Path, seconds: float = 60.0) -> Prepared:
     """Probes all videos in parallel and writes the manifest of the readable ones, in order.
+
+    Args:
+        seconds: time limit of one video, of which every packet is read.
 
     Raises:
         ManifestError: no video can be read, or one is named twice.
         StorageError: the manifest cannot be written.
     """
     _check_once(entries)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(_probe, entries))
+    outcomes = _probe_all(entries, seconds)
     rows = [outcome for outcome in outcomes if isinstance(outcome, ManifestRow)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, VideoDecodeError)]
     if not rows:
         raise ManifestError(f"none of {len(entries)} videos can be read; the first: {failures[0]}")
     write_manifest(output, rows)
     return Prepared(rows, failures)
+
+
+def _probe_all(entries: list[Entry], seconds: float) -> list[ManifestRow | VideoDecodeError]:
+    """In processes that may hang or crash over a file without taking this one along."""
+    free: SimpleQueue[DecoderProcess] = SimpleQueue()
+    workers = min(os.cpu_count() or 1, len(entries))
+    decoders = [DecoderProcess() for _ in range(workers)]
+    for decoder in decoders:
+        free.put(decoder)
+
+    def probe(entry: Entry) -> ManifestRow | VideoDecodeError:
+        decoder = free.get()
+        try:
+            return _probe(entry, decoder, seconds)
+        finally:
+            free.put(decoder)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(probe, entries))
+    finally:
+        for decoder in decoders:
+            decoder.close()
 
 
 def _check_once(entries: list[Entry]) -> None:
@@ -110,14 +136,17 @@ def _check_once(entries: list[Entry]) -> None:
             )
 
 
-def _probe(entry: Entry) -> ManifestRow | VideoDecodeError:
+def _probe(entry: Entry, decoder: DecoderProcess, seconds: float) -> ManifestRow | VideoDecodeError:
     path = entry.path.absolute()
     try:
+        f"{path}{entry.label}".encode()
         if not path.is_file():
             raise VideoDecodeError(str(path), f"no such file (named in {entry.origin})")
-        info = probe_video(path)
+        info = decoder.probe(str(path), seconds)
     except VideoDecodeError as error:
         return error
+    except UnicodeEncodeError:  # bytes of another encoding; Parquet holds UTF-8 only
+        return VideoDecodeError(str(path), "its name is not UTF-8 text; rename it")
     except OSError as error:  # a folder without permission, a name too long
         return VideoDecodeError(str(path), f"{error.strerror} (named in {entry.origin})")
     return ManifestRow(str(path), entry.label, info.frames, info.fps, info.width, info.height)

@@ -17,6 +17,7 @@ from tats_ray.data.clips import Cursor
 from tats_ray.data.decode import DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
+from tats_ray.data.prepare import Entry, prepare
 from tats_ray.data.quarantine import Quarantine
 from tats_ray.data.serial_stream import SerialClipStream
 from tats_ray.data.stage import build_plan
@@ -179,6 +180,17 @@ def test_a_hanging_file_costs_one_decoder_in_three_epochs(synthetic, tmp_path):
     stream.close()
     assert dict(quarantine.known()) == {hanging: "decoding took more than 2 s"}
     assert len(set(children)) <= 2
+
+
+def test_preparing_data_names_a_file_that_hangs(synthetic, tmp_path):
+    videos, hanging = _with_a_hanging_one(synthetic, tmp_path)
+    entries = [Entry(Path(row["path"]), None, "here") for row in
+               read_manifest(videos.train).to_pylist()]  # fmt: skip
+    made = prepare(entries, tmp_path / "prepared.parquet", seconds=2.0)
+    assert [str(failure) for failure in made.failures] == [
+        f"{hanging}: decoding took more than 2 s"
+    ]
+    assert len(made.rows) == 11
 
 
 @pytest.mark.faults
