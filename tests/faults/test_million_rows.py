@@ -114,7 +114,7 @@ print(calls)
     file, few = _manifest(tmp_path), tmp_path / "few.parquet"
     pq.write_table(pq.read_table(file).slice(0, 10), few)
     done = subprocess.run(
-        [sys.executable, "-c", f"file, few = {str(file)!r}, {str(few)!r}\n{script}"], capture_output=True, text=True,
-        check=True, cwd=ROOT,
+        [sys.executable, "-c", f"file, few = {str(file)!r}, {str(few)!r}\n{script}"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     assert int(done.stdout) < 10_000
