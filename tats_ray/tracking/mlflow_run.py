@@ -51,6 +51,8 @@ class MLflowRun:
             experiment = self._experiment(config)
             run = self._client.create_run(experiment, run_name=config.run.name)
             run_id = run.info.run_id
+            if config.tracking.parent is not None:
+                self._client.set_tag(run_id, "mlflow.parentRunId", config.tracking.parent)
             self._log_params(run_id, config)
         else:
             self._client.update_run(run_id, status="RUNNING")
@@ -68,10 +70,6 @@ class MLflowRun:
         metrics = [Metric(key, value, now, record.step) for key, value in record.figures.items()]
         self._client.log_batch(self._id, metrics=metrics)
         self._last_step = record.step
-
-    def nest_under(self, run_id: str) -> None:
-        """Shows the run below another one."""
-        self._client.set_tag(self._id, "mlflow.parentRunId", run_id)
 
     def log_result(self, step: int, figures: dict[str, float]) -> None:
         """Figures of a finished run, as `test/<name>`."""
