@@ -130,7 +130,10 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
         "run": {"output_dir": str(directory.parent)},
     }
     for section, values in changes.items():
-        tree[section] = {**tree.get(section, {}), **values}
+        stored = tree.get(section, {})
+        if not isinstance(stored, dict):
+            raise ConfigError(f"{directory / 'config.yaml'}: '{section}' is no section of settings")
+        tree[section] = {**stored, **values}
     run = validate_as(Config, tree)
     if given.probe.layer is not None and given.probe.layer > run.model.depth:
         raise ConfigError(

@@ -24,6 +24,11 @@ class SerialClipStream:
         self._batcher = Batcher(self._blocks(cursor.block), cursor)
 
     def next_batch(self, first: int, clips: int) -> ClipBatch:
+        """The next batch of good clips.
+
+        Raises:
+            TooManyBrokenVideosError: there are hardly any.
+        """
         return self._batcher.next_batch(first, clips)
 
     def close(self) -> None:
@@ -36,6 +41,8 @@ class SerialClipStream:
         while True:
             clips = pending.result()
             pending = self._ahead.submit(self._decode, number + 1)
+            if not len(clips):
+                self._plan.check_broken(self._quarantine.known())
             yield Block(number, clips, len(clips))
             number += 1
 

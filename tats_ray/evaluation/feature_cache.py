@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from tats_ray.errors import FeatureCacheError
 from tats_ray.evaluation.features import ExtractionPlan, VideoFeatures
+from tats_ray.storage import writing
 
 _FORMAT = 2  # raise it when the same plan gives other features
 _ENCODER = ("patch_embedding.", "encoder.")
@@ -77,7 +78,11 @@ def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
 
 
 def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
-    """Writes aside and renames, so that a file that exists is complete."""
+    """Writes aside and renames, so that a file that exists is complete.
+
+    Raises:
+        StorageError: disc full or read-only.
+    """
     file = cache_file(folder, key)
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     about = {
@@ -85,8 +90,12 @@ def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
         "digest": _digest(found.features),
         "missing": json.dumps(found.missing),
     }
-    save_file({"features": found.features}, aside, metadata=about)
-    aside.replace(file)
+    with writing(file):
+        try:
+            save_file({"features": found.features}, aside, metadata=about)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def cache_file(folder: Path, key: str) -> Path:

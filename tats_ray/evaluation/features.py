@@ -1,8 +1,8 @@
 """What the frozen encoder makes of whole videos: one vector each, from all tokens.
 
 The middle square of every clip goes through the encoder without masking; the features of its
-tokens, whole or in cells, and then of all clips of a video are averaged. A video that cannot be decoded is missing, with
-the reason; none is ever replaced.
+tokens, whole or in cells, and then of all clips of a video are averaged. A video that cannot be
+decoded is missing, with the reason; none is ever replaced.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ def pool_tokens(tokens: Tensor, grid: TokenGrid, pool: Sequence[int], *, change:
     """
     places = tokens.movedim(-1, 1).unflatten(2, (grid.time, grid.rows, grid.columns))
     parts = [places, places.diff(dim=2).abs()] if change else [places]
-    cells = [F.adaptive_avg_pool3d(part, tuple(pool)).flatten(1) for part in parts]
+    time, rows, columns = pool
+    cells = [F.adaptive_avg_pool3d(part, (time, rows, columns)).flatten(1) for part in parts]
     return torch.cat(cells, dim=1)
 
 

@@ -230,7 +230,7 @@ def test_a_file_of_another_length_is_damaged(tmp_path):
 
 
 def test_pooling_in_cells_averages_each_cells_tokens_and_changes():
-    """4 slices of 2 x 2 tokens, one feature: t + 10 x row + 100 x column, the last slice at rest."""
+    """4 slices of 2 x 2 tokens, one feature: t + 10 x row + 100 x column; the last slice rests."""
     grid = TokenGrid(4, 2, 2)
     time = torch.tensor([0.0, 1.0, 3.0, 3.0])
     rows, columns = torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")
