@@ -145,7 +145,7 @@ def test_train_and_held_out_do_not_overlap_and_the_set_is_made_once(synthetic, t
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path):
-    """Also in files: x264's macroblock tree, left on, changed one small video in forty."""
+    """x264's lookahead thread, left on, changed one small video in twenty."""
     section = SECTION.model_copy(update={"clips": 1, "held_out_clips": 1})
     frames = render(random_scene(section, "down", 2050)).frames
     files = [tmp_path / f"{number}.mp4" for number in range(100)]
