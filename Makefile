@@ -25,6 +25,7 @@ test: setup
 test-all: setup
 	$(PYTEST) -m '' -n 2 tests/unit tests/golden
 	$(PYTEST) -m '' tests/ray tests/runs
+	$(PYTEST) -m '' tests/faults
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -39,6 +39,7 @@ class RunDirectory:
         self._identity = self.path / "run.json"
         self._summary = self.path / "summary.json"
         self._quarantine = self.path / "quarantine.json"
+        self.nonfinite = self.path / "nonfinite.jsonl"
         self._lock: Any = None
 
     def open(self, manifest: Path, *, must_exist: bool) -> None:
@@ -84,6 +85,11 @@ class RunDirectory:
 
     def write_quarantine(self, reasons: dict[str, str]) -> None:
         _write(self._quarantine, json.dumps(reasons, indent=2))
+
+    def note_nonfinite(self, what: str, paths: list[str]) -> None:
+        """Appends a step that was not finite, with the videos of its clips."""
+        with self.nonfinite.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, "videos": paths}) + "\n")
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,7 +12,9 @@ from tats_ray.config.job import JobConfig
 from tats_ray.data.clips import Cursor
 from tats_ray.data.quarantine import check_share
 from tats_ray.data.stage import BlockPlan
+from tats_ray.errors import NonFiniteError, TatsRayError
 from tats_ray.runtime.backend import Backend, Finished, StateT
+from tats_ray.runtime.nonfinite import NonFiniteSteps
 from tats_ray.runtime.outputs import RunOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
@@ -36,6 +39,7 @@ class TrainingRun(ABC, Generic[StateT]):
         self.plan = plan
         self.outputs = outputs
         self.stop = stop
+        self._nonfinite = NonFiniteSteps(plan, directory)
         self._videos = len(plan.manifest["path"].unique())
         self._quarantined = len(directory.quarantine())
         self._first_step = 0
@@ -64,8 +68,7 @@ class TrainingRun(ABC, Generic[StateT]):
         try:
             backend.start(state, progress.cursor, self._first_step)
             self.stop.install()
-            steps = self._rounds(backend, tracker)
-            self._take(backend.finish(steps), tracker, last_step=steps)
+            steps = self._train(backend, tracker)
             status = "KILLED"
             if steps < self.config.train.steps:
                 return self.summarize(steps, tracker, backend)
@@ -77,6 +80,20 @@ class TrainingRun(ABC, Generic[StateT]):
         finally:
             backend.close()
             tracker.close(status)
+
+    def _train(self, backend: Backend[StateT], tracker: Tracker) -> int:
+        """All rounds; returns how many steps there are."""
+        try:
+            steps = self._rounds(backend, tracker)
+            self._take(backend.finish(steps), tracker, last_step=steps)
+            return steps
+        except TatsRayError as error:
+            # Steps that were done before the fault keep their records and checkpoints.
+            with contextlib.suppress(TatsRayError):
+                self._take(backend.finished(), tracker)
+            if isinstance(error, NonFiniteError):
+                raise self._nonfinite.named(error) from None
+            raise
 
     def _restore(self) -> tuple[Progress, StateT | None]:
         """The newest checkpoint, or the beginning."""
@@ -135,6 +152,8 @@ class TrainingRun(ABC, Generic[StateT]):
         states = {state.step: state for state in finished.states}
         now, count = time.monotonic(), len(finished.reports)
         for report in finished.reports:
+            for fault in report.skipped:
+                self._nonfinite.skipped(fault)
             figures = report.figures | {
                 "time/step_seconds": (now - self._reported_at) / count,
                 "time/data_seconds": self._data_seconds.pop(report.step),

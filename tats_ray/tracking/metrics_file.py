@@ -18,15 +18,17 @@ class MetricsFile:
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         aside.replace(path)
-        self.first_loss: float | None = kept[0]["loss"] if kept else None
-        self.last_loss: float | None = kept[-1]["loss"] if kept else None
+        # An interval of which no step was finite has no loss.
+        losses = [line["loss"] for line in kept if "loss" in line]
+        self.first_loss: float | None = losses[0] if losses else None
+        self.last_loss: float | None = losses[-1] if losses else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:
         """Adds a record; it is in the operating system's hands when this returns."""
         self._file.write(json.dumps({"step": record.step, **record.figures}) + "\n")
         self._file.flush()
-        self.last_loss = record.figures["loss"]
+        self.last_loss = record.figures.get("loss", self.last_loss)
         if self.first_loss is None:
             self.first_loss = self.last_loss
 
