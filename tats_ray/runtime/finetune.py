@@ -20,7 +20,7 @@ from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.runtime.training_run import TrainingRun
 from tats_ray.tracking.console import say, say_summary
-from tats_ray.tracking.mlflow_run import output_dir
+from tats_ray.tracking.mlflow_store import output_dir
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.finetune_state import ClassifierState, read_classifier
 from tats_ray.training.finetune_trainer import ClassifierTrainer

@@ -11,12 +11,13 @@ from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.evaluation.held_out import load_held_out
 from tats_ray.runtime.backend import Backend
+from tats_ray.runtime.mlflow_link import synchronise
 from tats_ray.runtime.outputs import PretrainOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.runtime.training_run import TrainingRun
 from tats_ray.tracking.console import say, say_summary
-from tats_ray.tracking.mlflow_run import output_dir
+from tats_ray.tracking.mlflow_store import output_dir
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import TrainingState, read_state
 
@@ -38,6 +39,7 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
         done = directory.summary()
         if done:
             say(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
+            synchronise(config, directory)
             return done
         held_out = load_held_out(config, held_out_manifest, HELD_OUT_CLIPS)
         outputs = PretrainOutputs(config, directory, held_out)

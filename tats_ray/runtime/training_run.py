@@ -14,11 +14,13 @@ from tats_ray.data.quarantine import check_share
 from tats_ray.data.stage import BlockPlan
 from tats_ray.errors import NonFiniteError, TatsRayError
 from tats_ray.runtime.backend import Backend, Finished, StateT
+from tats_ray.runtime.mlflow_link import note_synchronised, open_mlflow
 from tats_ray.runtime.nonfinite import NonFiniteSteps
 from tats_ray.runtime.outputs import RunOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.tracking.console import say
+from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
 
@@ -62,24 +64,29 @@ class TrainingRun(ABC, Generic[StateT]):
     def run(self) -> dict[str, Any]:
         """Trains; returns the summary."""
         progress, state = self._restore()
-        tracker = self._open_tracker(progress)
         backend = self.build_backend()
-        status = "FAILED"
+        tracker = self._open_tracker(progress)
+        status, summary = "FAILED", {}
         try:
             backend.start(state, progress.cursor, self._first_step)
             self.stop.install()
             steps = self._train(backend, tracker)
             status = "KILLED"
             if steps < self.config.train.steps:
-                return self.summarize(steps, tracker, backend)
-            tracker.close_interval()
-            summary = self.summarize(steps, tracker, backend)
-            self.directory.write_summary(summary)
-            status = "FINISHED"
-            return summary
+                summary = self.summarize(steps, tracker, backend)
+            else:
+                tracker.close_interval()
+                summary = self.summarize(steps, tracker, backend)
+                self.directory.write_summary(summary)
+                status = "FINISHED"
         finally:
             backend.close()
-            tracker.close(status)
+            note_synchronised(self.directory, tracker.close(status))
+        # Known at the latest here, if ever.
+        summary["mlflow_run_id"] = tracker.mlflow.run_id
+        if status == "FINISHED":
+            self.directory.write_summary(summary)
+        return summary
 
     def _train(self, backend: Backend[StateT], tracker: Tracker) -> int:
         """All rounds; returns how many steps there are."""
@@ -108,16 +115,9 @@ class TrainingRun(ABC, Generic[StateT]):
 
     def _open_tracker(self, progress: Progress) -> Tracker:
         directory = self.directory
-        tracker = Tracker(
-            self.config,
-            directory.metrics,
-            mlflow_run_id=directory.identity().get("mlflow_run_id"),
-            resumed_step=progress.step,
-            begun=progress.interval,
-        )
-        directory.update_identity(mlflow_run_id=tracker.mlflow.run_id)
-        tracker.mlflow.log_file(directory.config_file, "config")
-        return tracker
+        metrics = MetricsFile(directory.metrics, progress.step)
+        mlflow = open_mlflow(self.config, directory)
+        return Tracker(self.config, metrics, mlflow, progress.interval)
 
     def _rounds(self, backend: Backend[StateT], tracker: Tracker) -> int:
         """Hands in every step until the end or a signal; returns how many steps there are."""
@@ -181,6 +181,5 @@ class TrainingRun(ABC, Generic[StateT]):
             "loss_last": tracker.metrics.last_loss,
             "clips_per_second": clips / (self._reported_at - self._started_at) if clips else 0.0,
             "videos_quarantined": self._quarantined,
-            "mlflow_run_id": tracker.mlflow.run_id,
             "resumed_from": self._first_step or None,
         }

@@ -47,3 +47,24 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
+
+
+class RecordReader:
+    """Reads the records that another thread appends to `metrics.jsonl`, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self, most: int) -> list[dict[str, Any]]:
+        """At most so many of the next whole lines."""
+        records: list[dict[str, Any]] = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            while len(records) < most:
+                line = file.readline()
+                if not line.endswith(b"\n"):  # its end, or a line that is being written
+                    break
+                records.append(json.loads(line))
+                self._offset = file.tell()
+        return records
