@@ -16,6 +16,7 @@ class SyntheticSection(Section):
     root: str | None = None  # default: <run.output_dir>/synthetic/<digest of these settings>
     clips: int = Field(384, ge=1)
     held_out_clips: int = Field(64, ge=1)
+    classes: Literal["paths", "directions"] = "paths"  # kinds of path | directions of straight ones
     frames: int = Field(32, ge=2)
     size: int = Field(64, ge=16, multiple_of=2)
     fps: int = Field(16, ge=1)

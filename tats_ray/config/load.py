@@ -41,7 +41,7 @@ def load_as(kind: type[Kind], path: str | Path | None, overrides: list[str]) -> 
     """
     tree = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return validate_as(kind, tree)
 
 
@@ -91,7 +91,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Sets what `a.b=value` says in a plain mapping, in place.
+
+    Raises:
+        ConfigError: names the override.
+    """
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise ConfigError(f"override '{override}' must have the form section.key=value")

@@ -107,7 +107,15 @@ def load_probe_config(path: str | None, overrides: list[str]) -> ProbeConfig:
     Raises:
         ConfigError: one line naming the file or field and the remedy.
     """
-    given = load_as(ProbeFile, path, overrides)
+    return probe_config(load_as(ProbeFile, path, overrides))
+
+
+def probe_config(given: ProbeFile) -> ProbeConfig:
+    """Joins a probe's settings with those of the run that it names.
+
+    Raises:
+        ConfigError: one line naming the field and the remedy.
+    """
     directory = run_directory(Path(given.probe.checkpoint).absolute())
     tree = read_yaml(directory / "config.yaml")
     changes = {

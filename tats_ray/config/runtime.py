@@ -49,6 +49,7 @@ class TrackingSection(Section):
     mlflow: bool = True  # false: console, metrics.jsonl and pictures only
     uri: str | None = None  # empty: SQLite file <run.output_dir>/mlflow.db
     experiment: str = "tats_ray"
+    parent: str | None = None  # id of the MLflow run that this one is shown below
     wait_seconds: float = Field(30.0, ge=0)  # that a run's end waits for MLflow to take the rest
     log_interval: int = Field(10, ge=1)  # steps
     picture_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only

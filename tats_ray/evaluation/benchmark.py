@@ -51,7 +51,7 @@ class StepCost:
         return self.clips / self.step_seconds
 
 
-class _Bench:
+class Bench:
     """One system's serial training steps on clips that lie in memory."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -65,11 +65,12 @@ class _Bench:
 
     def seconds(self) -> float:
         """Takes one step; returns its time."""
-        taken = _seconds(self._step, self.device)
+        taken = _seconds(self.step, self.device)
         self.losses += [report.figures["loss"] for report in self.trainer.reports()]
         return taken
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One step on the same clips."""
         trainer = self.trainer
         known = torch.empty((0, trainer.config.visible), dtype=torch.int64)
         if self.learner is not None:
@@ -83,14 +84,14 @@ def measure_step(config: Config, steps: int) -> StepCost:
     """Times serial training steps on random clips that lie in memory; decoding is not included."""
     torch.set_num_threads(config.cluster.threads)
     device = default_device()
-    bench = _Bench(config, device)
+    bench = Bench(config, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(WARM_UP_STEPS):
         bench.seconds()
     memory = _peak_memory(device)
     plain = config.masking.model_copy(update={"system": "random"})
-    reference = _Bench(config.model_copy(update={"masking": plain}), device)
+    reference = Bench(config.model_copy(update={"masking": plain}), device)
     for _ in range(WARM_UP_STEPS):
         reference.seconds()
     pairs = np.array([(bench.seconds(), reference.seconds()) for _ in range(steps)])

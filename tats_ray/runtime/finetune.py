@@ -14,7 +14,8 @@ from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.runtime.backend import Backend
-from tats_ray.runtime.evaluation import evaluate_run
+from tats_ray.runtime.evaluation import evaluate_run, synchronise_evaluation
+from tats_ray.runtime.mlflow_link import synchronise
 from tats_ray.runtime.outputs import RunOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
@@ -57,6 +58,10 @@ def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
         summary = directory.summary()
         if summary and ("top1" in summary or data.test is None):
             say(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
+            if data.test is None:
+                synchronise(config, directory)
+            else:
+                synchronise_evaluation(config, directory, Path(data.test).stem, config.train.steps)
             return summary
         if not summary:
             summary = FinetuneRun(config, directory, data).run()

@@ -51,7 +51,7 @@ def _open(config: JobConfig, directory: RunDirectory) -> MLflowRun:
     run = MLflowRun(
         config,
         identity.get("mlflow_run_id"),
-        key=identity["key"],
+        key=identity.get("key"),  # absent from runs of earlier versions
         records=directory.metrics,
         found=lambda run_id: directory.update_identity(mlflow_run_id=run_id),
     )

@@ -194,10 +194,10 @@ def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
 
 def _track(config: ProbeConfig, report: dict[str, Any], folder: Path) -> None:
     """An MLflow run below that of the pre-training."""
-    tracked = MLflowRun(config.resolved, None)
+    resolved = config.resolved
     parent = read_json(config.directory / "run.json").get("mlflow_run_id")
-    if parent is not None:
-        tracked.nest_under(parent)
+    tracking = resolved.tracking.model_copy(update={"parent": parent})
+    tracked = MLflowRun(resolved.model_copy(update={"tracking": tracking}), None)
     figures = {
         f"{method}_{name}": value
         for method, result in report["results"].items()

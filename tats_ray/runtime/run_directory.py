@@ -60,7 +60,7 @@ class RunDirectory:
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
         if self.config_file.exists():
             self._check_same(digest)
-        _write(self.config_file, dump_config(self.config))
+        write_text(self.config_file, dump_config(self.config))
         key = self.identity().get("key", uuid.uuid4().hex)
         self.update_identity(manifest_sha256=digest, key=key)
 
@@ -77,21 +77,21 @@ class RunDirectory:
     def update_identity(self, **values: Any) -> None:
         """Changes values; may be called from any thread."""
         with self._writing:
-            _write(self._identity, json.dumps(self.identity() | values, indent=2))
+            write_text(self._identity, json.dumps(self.identity() | values, indent=2))
 
     def summary(self) -> dict[str, Any]:
         """The summary of a finished run; empty before its end."""
         return read_json(self._summary)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        _write(self._summary, json.dumps(summary, indent=2))
+        write_text(self._summary, json.dumps(summary, indent=2))
 
     def quarantine(self) -> dict[str, str]:
         """Broken videos of earlier parts, path -> reason."""
         return read_json(self._quarantine)
 
     def write_quarantine(self, reasons: dict[str, str]) -> None:
-        _write(self._quarantine, json.dumps(reasons, indent=2))
+        write_text(self._quarantine, json.dumps(reasons, indent=2))
 
     def note_nonfinite(self, what: str, paths: list[str]) -> None:
         """Appends a step that was not finite, with the videos of its clips."""
@@ -128,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replaces a file in one step."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(text)

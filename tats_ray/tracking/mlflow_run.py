@@ -100,6 +100,12 @@ class MLflowRun:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
+    def wait_id(self) -> str | None:
+        """The run's id; None where the store does not tell it within `tracking.wait_seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.run_id is not None, self._wait_seconds)
+        return self.run_id
+
     def log(self, record: Record) -> None:
         """A step that the store already has is not logged twice."""
         if self._reader is not None:  # it stands in the file
@@ -107,10 +113,6 @@ class MLflowRun:
             return
         line = {"step": record.step, **record.figures}
         self._hand_over(lambda store: store.log_records([line]))
-
-    def nest_under(self, run_id: str) -> None:
-        """Shows the run below another one."""
-        self._hand_over(lambda store: store.set_tag("mlflow.parentRunId", run_id))
 
     def log_result(self, step: int, figures: dict[str, float]) -> None:
         """Figures of a finished run, as `test/<name>`."""
@@ -181,8 +183,11 @@ class MLflowRun:
     def _send(self) -> None:
         """Sends all there is; raises what the first failing call raises."""
         if not self._store.run_id:
-            self.run_id = self._store.find()
-            self._found(self.run_id)
+            run_id = self._store.find()
+            self._found(run_id)
+            with self._changed:
+                self.run_id = run_id
+                self._changed.notify_all()
         if not self._store.ready:
             self._store.prepare()
         self._store.log_records([])  # what a failed call left

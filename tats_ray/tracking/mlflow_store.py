@@ -84,9 +84,6 @@ class MLflowStore:
         """Sends what `metrics` makes."""
         self._client.log_batch(self.run_id, metrics=points)
 
-    def set_tag(self, name: str, value: str) -> None:
-        self._client.set_tag(self.run_id, name, value)
-
     def log_file(self, path: Path, folder: str) -> None:
         """Stores a file under a folder of the run's artifacts."""
         self._client.log_artifact(self.run_id, str(path), folder)
@@ -120,8 +117,10 @@ class MLflowStore:
         )
         if found:
             return found[0]
-        name = self._config.run.name
-        return self._client.create_run(experiment, run_name=name, tags={_KEY: self._key})
+        tags, parent = {_KEY: self._key}, self._config.tracking.parent
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        return self._client.create_run(experiment, run_name=self._config.run.name, tags=tags)
 
     def _experiment(self) -> str:
         name = self._config.tracking.experiment

@@ -16,7 +16,7 @@ import numpy as np
 
 from tats_ray.config.data import SyntheticSection
 from tats_ray.data.manifest import ManifestRow, write_manifest
-from tats_ray.data.synthetic.motion import KINDS
+from tats_ray.data.synthetic.motion import CLASSES
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
 
@@ -67,7 +67,7 @@ def _write_split(
     section: SyntheticSection, aside: Path, root: Path, split: str, first: int, count: int
 ) -> None:
     (aside / split).mkdir()
-    kinds = list(KINDS)
+    kinds = CLASSES[section.classes]
     tasks = [(section, aside / split, first + i, kinds[i % len(kinds)]) for i in range(count)]
     workers = min(os.cpu_count() or 1, max(1, count // 16))
     if workers == 1:

@@ -3,7 +3,7 @@
 Each kind is a displacement over time that is zero at a random reference frame; the object's place
 at that frame is uniform on a frame that wraps around. So position, orientation and appearance are
 distributed alike in every single frame of every kind, and only the change over time tells them
-apart. All kinds keep their meaning under a horizontal flip.
+apart. The kinds of path keep their meaning under a horizontal flip, the directions do not.
 """
 
 from __future__ import annotations
@@ -74,12 +74,22 @@ KINDS: dict[str, Callable[[np.ndarray, Pace], np.ndarray]] = {
     "spin": _rest,  # turns in place
 }
 
+# Straight paths told apart by their direction: easier than the kinds of path.
+DIRECTIONS = ("right", "down_right", "down", "down_left", "left", "up_left", "up", "up_right")
+_SPREAD = 0.8  # share of a direction's sector that its paths fill
+
+CLASSES: dict[str, tuple[str, ...]] = {"paths": tuple(KINDS), "directions": DIRECTIONS}
+
 
 def motion_path(
     rng: np.random.Generator, kind: str, frames: int, speed: tuple[float, float]
 ) -> Path:
-    """Random path of a kind. The same generator state gives every kind the same parameters."""
-    direction = rng.uniform(0, 2 * np.pi)
+    """Random path of a kind or direction; the same generator state gives all of them the same
+    parameters."""
+    share = rng.uniform()
+    if kind in DIRECTIONS:
+        share = (DIRECTIONS.index(kind) + _SPREAD * (share - 0.5)) / len(DIRECTIONS)
+    direction = 2 * np.pi * share
     pace = Pace(
         speed=rng.uniform(*speed),
         direction=np.array([np.cos(direction), np.sin(direction)]),
@@ -89,7 +99,7 @@ def motion_path(
     )
     reference = int(rng.integers(frames))
     time = np.arange(frames, dtype=float)
-    offset = KINDS[kind](time, pace)
+    offset = KINDS.get(kind, _linear)(time, pace)
     # A quarter turn in a few frames moves the rim about as fast as the other kinds move.
     turn = pace.spin * 8 * pace.speed * (time - reference) if kind == "spin" else np.zeros(frames)
     return Path(offset - offset[reference], turn)

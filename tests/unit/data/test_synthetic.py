@@ -8,7 +8,7 @@ import pytest
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic, load_truth
-from tats_ray.data.synthetic.motion import KINDS, motion_path
+from tats_ray.data.synthetic.motion import CLASSES, DIRECTIONS, KINDS, motion_path
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.synthetic.texture import random_texture, sample_texture
 from tests.conftest import tiny_config
@@ -21,10 +21,24 @@ def test_paths_of_all_kinds_cross_at_the_reference_frame():
     """The same seed puts every kind's object at the same place in one frame; its place there is
     uniform, so no single frame tells the kind."""
     for seed in range(20):
-        paths = [motion_path(np.random.default_rng(seed), kind, 12, (0.02, 0.05)) for kind in KINDS]
+        kinds = [kind for classes in CLASSES.values() for kind in classes]
+        paths = [motion_path(np.random.default_rng(seed), kind, 12, (0.02, 0.05)) for kind in kinds]
         at_rest = [np.abs(path.offset).sum(1) + np.abs(path.angle) for path in paths]
         common = set.intersection(*(set(np.flatnonzero(rest < 1e-12)) for rest in at_rest))
         assert common, f"seed {seed}"
+
+
+def test_directions_are_told_by_the_sector_of_the_path():
+    """Image rows grow downwards; 36 of each direction's 45 degrees are used, evenly."""
+    for number, kind in enumerate(DIRECTIONS):
+        turns = []
+        for seed in range(50):
+            path = motion_path(np.random.default_rng(seed), kind, 12, (0.02, 0.05))
+            x, y = path.offset[-1] - path.offset[0]
+            turns.append((np.degrees(np.arctan2(y, x)) - 45 * number + 180) % 360 - 180)
+        assert max(np.abs(turns)) <= 18
+        assert max(turns) > 12
+        assert min(turns) < -12
 
 
 def test_scenes_of_one_seed_differ_in_motion_only():

@@ -1,0 +1,8 @@
+"""Compares masking systems: python jobs/compare.py --config configs/studies/NAME.yaml ..."""
+
+import sys
+
+from tats_ray.runtime.compare_cli import compare_main
+
+if __name__ == "__main__":
+    sys.exit(compare_main())

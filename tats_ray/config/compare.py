@@ -1,0 +1,164 @@
+"""A comparison: arms x mask ratios x seeds; each trial is a pre-training run that is probed and
+perhaps fine-tuned."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.job import TrackedConfig
+from tats_ray.config.load import apply_override, validate_as
+from tats_ray.config.probe import ProbeFile
+from tats_ray.config.runtime import ClusterSection
+from tats_ray.config.section import Section
+from tats_ray.config.tree import Config
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+# What fine-tuning takes over from pre-training, unless it says otherwise.
+_SHARED_DATA = (
+    "manifest", "synthetic", "frames", "stride", "size", "canvas_height", "canvas_width", "decoder",
+)  # fmt: skip
+
+
+class CompareSection(Section):
+    arms: dict[Name, list[str]] = Field(min_length=1)  # name -> overrides of `pretrain`
+    ratios: list[float] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    references: list[str] = Field(min_length=1)  # arms that every arm is compared with, by seed
+    # All arms see the same clips; or those of the first reference, and the others train for as
+    # many steps as take the same time or floating-point operations.
+    budget: Literal["clips", "seconds", "flops"] = "clips"
+    metric: Literal["linear", "knn", "finetune"] = "linear"  # of tables and plots
+    # Ray tasks of one process each | one by one, each on what its own `pretrain.cluster` says
+    execution: Literal["tasks", "in_turn"] = "tasks"
+    trial_cpus: float = Field(1.0, gt=0)
+    trial_gpus: float = Field(0.0, ge=0)
+    trial_retries: int = Field(3, ge=0)  # of a trial whose process died
+
+    @model_validator(mode="after")
+    def references_are_arms(self) -> CompareSection:
+        for name in self.references:
+            if name not in self.arms:
+                raise ValueError(f"references: '{name}' is no arm, they are {', '.join(self.arms)}")
+        return self
+
+    @model_validator(mode="after")
+    def values_differ(self) -> CompareSection:
+        for field, values in (("ratios", self.ratios), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{field}: {values} holds a value twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one ratio for one seed."""
+
+    arm: str
+    ratio: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder and MLflow run."""
+        return f"{self.arm}-{self.ratio:g}-{self.seed}"
+
+
+class CompareConfig(TrackedConfig):
+    """`pretrain`, `probe` and `finetune` hold what the jobs of that name read."""
+
+    compare: CompareSection
+    pretrain: dict[str, Any]
+    probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
+    finetune: dict[str, Any] | None = None
+    cluster: ClusterSection = ClusterSection()  # that trials are tasks of
+
+    @model_validator(mode="after")
+    def parts_are_valid(self) -> CompareConfig:
+        needed = "finetune" if self.compare.metric == "finetune" else "probe"
+        if getattr(self, needed) is None:
+            raise ValueError(f"compare.metric {self.compare.metric} needs the section {needed}")
+        for trial in self.trials():
+            mode = self.pretrain_config(trial, "runs").cluster.mode
+            if self.compare.execution == "tasks" and mode != "serial":
+                raise ValueError(
+                    "compare.execution 'tasks' runs each trial in one process: set "
+                    "pretrain.cluster.mode=serial, or compare.execution=in_turn"
+                )
+        if self.probe is not None:
+            validate_as(ProbeFile, self.probe_tree("run", "train", "test"))
+        if self.finetune is not None:
+            self.finetune_config(self.trials()[0], "runs")
+        return self
+
+    def trials(self) -> list[Trial]:
+        """Seeds outermost, so that an interrupted study has whole columns."""
+        compare = self.compare
+        return [
+            Trial(arm, ratio, seed)
+            for seed in compare.seeds
+            for ratio in compare.ratios
+            for arm in compare.arms
+        ]
+
+    def pretrain_config(self, trial: Trial, folder: str, steps: int | None = None) -> Config:
+        """The pre-training run of a trial.
+
+        Args:
+            folder: where trials have their run directories.
+            steps: in place of `train.steps`.
+
+        Raises:
+            ConfigError: names the field.
+        """
+        tree = deepcopy(self.pretrain)
+        tree.setdefault("masking", {})["ratio"] = trial.ratio
+        for override in self.compare.arms[trial.arm]:
+            apply_override(tree, override)
+        tree["run"] = {"name": trial.name, "seed": trial.seed, "output_dir": folder}
+        tree["tracking"] = {**tree.get("tracking", {}), **self._tracking()}
+        if steps is not None:
+            tree["train"] = {**tree.get("train", {}), "steps": steps}
+        return validate_as(Config, tree)
+
+    def probe_tree(self, run: str, train: str, test: str | None) -> dict[str, Any]:
+        """What jobs/probe.py would read.
+
+        Args:
+            run: directory of the pre-training run.
+            train, test: manifests, where the section names none.
+        """
+        given = dict(self.probe or {})
+        parts: dict[str, Any] = {
+            name: given.pop(name) for name in ("data", "cluster") if name in given
+        }
+        if "train" not in given:
+            given |= {"train": train} if "folds" in given else {"train": train, "test": test}
+        return {**parts, "probe": {**given, "checkpoint": run}}
+
+    def finetune_config(self, trial: Trial, folder: str) -> FinetuneConfig:
+        """The fine-tuning run behind a trial's pre-training run; data, model and cluster are that
+        one's where the section says nothing else.
+
+        Raises:
+            ConfigError: names the field.
+        """
+        before, tree = self.pretrain_config(trial, folder), deepcopy(self.finetune or {})
+        data = {name: value for name, value in before.data.model_dump().items()
+                if name in _SHARED_DATA}  # fmt: skip
+        tree["data"] = {**data, **tree.get("data", {})}
+        tree["model"] = before.model.model_dump()
+        tree["cluster"] = {**before.cluster.model_dump(), **tree.get("cluster", {})}
+        tree["train"] = {**tree.get("train", {}), "initial_weights": f"{folder}/{trial.name}"}
+        tree["run"] = {**before.run.model_dump(), "name": f"{trial.name}-finetune"}
+        tree["tracking"] = {**tree.get("tracking", {}), **self._tracking()}
+        return validate_as(FinetuneConfig, tree)
+
+    def _tracking(self) -> dict[str, Any]:
+        """Trials are runs of the study's experiment."""
+        return self.tracking.model_dump(include={"mlflow", "uri", "experiment", "parent"})

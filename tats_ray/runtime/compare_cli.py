@@ -1,0 +1,40 @@
+"""Command line of jobs/compare.py: `--config FILE section.key=value ... [--dry-run]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tats_ray.config import dump_config
+from tats_ray.config.compare import CompareConfig
+from tats_ray.config.load import load_as
+from tats_ray.runtime.cli import run_guarded
+
+
+def compare_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/compare.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Compare masking systems: pre-train and evaluate each at every mask ratio.",
+        epilog="Running the same command again continues an unfinished comparison.",
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="YAML file")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and the trials and leave"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _compare(given))
+
+
+def _compare(given: argparse.Namespace) -> int:
+    config = load_as(CompareConfig, given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config))
+        sys.stdout.write(f"# {len(config.trials())} trials\n")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    from tats_ray.runtime.compare import compare
+
+    compare(config)
+    return 0

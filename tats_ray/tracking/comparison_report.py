@@ -1,0 +1,193 @@
+"""The result of a comparison, for people: a table on the terminal, files to keep, plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tats_ray.config.compare import CompareSection
+from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
+
+_ACCURACIES = ("linear", "knn", "finetune")
+_PLAIN = {"moving": 2, "static": 2, "moving/static": 2, "loss": 4, "steps": 0, "tflops": 1}
+
+
+def write_comparison(folder: Path, section: CompareSection, comparison: Comparison) -> list[Path]:
+    """Writes `results.csv` (every trial), `results.md` (tables) and the plots.
+
+    Returns:
+        The files.
+    """
+    if not comparison.results:
+        return []
+    tables, trials = folder / "results.md", folder / "results.csv"
+    tables.write_text(_markdown(section, comparison), encoding="utf-8")
+    trials.write_text(_csv(comparison), encoding="utf-8")
+    draw: dict[str, Callable[[Any, CompareSection, Comparison], None]] = {
+        "accuracy_by_ratio.png": _draw_by_ratio,
+        "accuracy_by_cost.png": _draw_by_cost,
+    }
+    if any(result.curve for result in comparison.results):
+        draw["enrichment.png"] = _draw_enrichment
+    for name, fill in draw.items():
+        _save(folder / name, fill, section, comparison)
+    return [tables, trials, *(folder / name for name in draw)]
+
+
+def say_comparison(title: str, section: CompareSection, comparison: Comparison) -> None:
+    """A narrow table on the terminal; the files have every figure."""
+    if not comparison.results:
+        return
+    header, rows = _rows(section, comparison, [section.metric, "moving", "static"])
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def _markdown(section: CompareSection, comparison: Comparison) -> str:
+    header, rows = _rows(section, comparison, [*_ACCURACIES, *_PLAIN])
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _rows(
+    section: CompareSection, comparison: Comparison, wanted: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Mean ± deviation of every cell, and the paired differences with their 95 % intervals.
+
+    Args:
+        wanted: figures to show, where any cell has them.
+    """
+    figures = [
+        name
+        for name in wanted
+        if any(name in comparison.summary(*cell) for cell in comparison.cells())
+    ]
+    header = ["ratio", "arm", "seeds", *figures]
+    header += [f"{section.metric} - {reference}" for reference in section.references]
+    rows = []
+    for ratio, arm in comparison.cells():
+        summary = comparison.summary(ratio, arm)
+        row = [f"{ratio:g}", arm, str(len(comparison.of(ratio, arm)))]
+        row += [_cell(name, summary[name]) if name in summary else "-" for name in figures]
+        for reference in section.references:
+            pair = (comparison.by_seed(ratio, name, section.metric) for name in (arm, reference))
+            row.append("" if arm == reference else _difference(paired_difference(*pair)))
+        rows.append(row)
+    return header, rows
+
+
+def _cell(name: str, figure: Spread) -> str:
+    digits, scale = (1, 100) if name in _ACCURACIES else (_PLAIN[name], 1)
+    mean = f"{scale * figure.mean:.{digits}f}"
+    if math.isnan(figure.deviation) or figure.deviation == 0:
+        return mean
+    return f"{mean} ± {scale * figure.deviation:.{digits}f}"
+
+
+def _difference(difference: PairedDifference | None) -> str:
+    """In points: `+3.1 [1.2, 5.0]`, with a star where the interval excludes zero."""
+    if difference is None:
+        return "-"
+    mean = f"{100 * difference.mean:+.1f}"
+    if math.isinf(difference.low):
+        return mean
+    star = " *" if difference.excludes_zero else ""
+    return f"{mean} [{100 * difference.low:.1f}, {100 * difference.high:.1f}]{star}"
+
+
+def _csv(comparison: Comparison) -> str:
+    names = list(dict.fromkeys(name for one in comparison.results for name in one.figures))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["arm", "ratio", "seed", "steps", "gflops_per_step", "seconds_per_step", *names]
+    )
+    for one in comparison.results:
+        costs = [f"{one.gflops:.4f}", f"{one.seconds:.4f}"]
+        figures = [f"{one.figures[name]:.5f}" if name in one.figures else "" for name in names]
+        writer.writerow([one.arm, one.ratio, one.seed, one.steps, *costs, *figures])
+    return text.getvalue()
+
+
+def _draw_by_ratio(axis: Any, section: CompareSection, comparison: Comparison) -> None:
+    for arm in section.arms:
+        points = _points(section, comparison, arm)
+        axis.errorbar(
+            [ratio for ratio, _, _ in points],
+            [100 * figure.mean for _, figure, _ in points],
+            yerr=[_bar(figure) for _, figure, _ in points],
+            marker="o", capsize=3, label=arm,
+        )  # fmt: skip
+    axis.set_xlabel("share of masked tokens")
+    axis.set_ylabel(f"{section.metric} accuracy, %")
+
+
+def _draw_by_cost(axis: Any, section: CompareSection, comparison: Comparison) -> None:
+    for arm in section.arms:
+        points = _points(section, comparison, arm)
+        axis.errorbar(
+            [cost for _, _, cost in points],
+            [100 * figure.mean for _, figure, _ in points],
+            yerr=[_bar(figure) for _, figure, _ in points],
+            marker="o", capsize=3, linestyle="none", label=arm,
+        )  # fmt: skip
+        for ratio, figure, cost in points:
+            axis.annotate(f" {ratio:g}", (cost, 100 * figure.mean), fontsize=7)
+    axis.set_xlabel("pre-training, TFLOP")
+    axis.set_ylabel(f"{section.metric} accuracy, %")
+
+
+def _draw_enrichment(axis: Any, section: CompareSection, comparison: Comparison) -> None:
+    """Moving objects as lines, look-alikes at rest dashed, at the highest ratio."""
+    ratio = max(section.ratios)
+    for number, arm in enumerate(section.arms):
+        curve = comparison.mean_curve(ratio, arm)
+        axis.plot(curve["step"], curve["moving"], color=f"C{number}", label=arm)
+        axis.plot(curve["step"], curve["static"], color=f"C{number}", linestyle="--")
+    axis.axhline(1.0, color="grey", linewidth=0.5)
+    axis.set_xlabel("step")
+    axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: look-alikes at rest)")
+
+
+def _points(
+    section: CompareSection, comparison: Comparison, arm: str
+) -> list[tuple[float, Spread, float]]:
+    """Ratio, accuracy and cost of the cells of an arm that have them."""
+    summaries = [
+        (ratio, comparison.summary(ratio, arm)) for ratio, name in comparison.cells() if name == arm
+    ]
+    return [
+        (ratio, summary[section.metric], summary["tflops"].mean)
+        for ratio, summary in summaries
+        if section.metric in summary
+    ]
+
+
+def _bar(figure: Spread) -> float:
+    return 0.0 if math.isnan(figure.deviation) else 100 * figure.deviation
+
+
+def _save(
+    file: Path,
+    fill: Callable[[Any, CompareSection, Comparison], None],
+    section: CompareSection,
+    comparison: Comparison,
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.5))
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    fill(axis, section, comparison)
+    axis.legend(fontsize=7)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
