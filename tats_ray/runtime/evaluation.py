@@ -66,10 +66,10 @@ def synchronise_evaluation(
         step: steps of the classifier that was evaluated.
     """
     folder = directory.path / "evaluation"
-    content = json.loads((folder / f"{name}.json").read_text())
-    figures = {key: value for key, value in content.items() if key not in _DETAILS}
 
     def hand_over(run: MLflowRun) -> None:
+        content = json.loads((folder / f"{name}.json").read_text())
+        figures = {key: value for key, value in content.items() if key not in _DETAILS}
         run.log_result(step, figures)
         for suffix in ("json", "png"):
             run.log_file(folder / f"{name}.{suffix}", "evaluation")

@@ -67,6 +67,7 @@ def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
             summary = FinetuneRun(config, directory, data).run()
         if summary["steps"] == config.train.steps and data.test is not None:
             summary |= evaluate_run(config, directory.path, data.test)
+            summary["mlflow_run_id"] = directory.identity().get("mlflow_run_id")
             directory.write_summary(summary)
         say_summary(str(directory.path), summary)
         return summary

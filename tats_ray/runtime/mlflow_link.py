@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from tats_ray.config.job import JobConfig
 from tats_ray.runtime.run_directory import RunDirectory
-from tats_ray.tracking.console import say
 from tats_ray.tracking.mlflow_run import MLflowRun, TrackedRun, UntrackedRun
 
 _SYNCHRONISED = "mlflow_synchronised"
@@ -38,11 +37,9 @@ def synchronise(
         return
     run = _open(config, directory)
     also(run)
-    complete = run.finish("FINISHED")
-    note_synchronised(directory, complete)
-    if complete:
-        say(f"MLflow has everything of {directory.path}")
-        summary = directory.summary()
+    note_synchronised(directory, run.finish("FINISHED"))
+    summary = directory.summary()
+    if summary:
         directory.write_summary(summary | {"mlflow_run_id": run.run_id})
 
 

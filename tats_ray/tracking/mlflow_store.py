@@ -40,6 +40,8 @@ class MLflowStore:
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # It would print the address at a run's end, with the password that may be in it.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         import mlflow
 
         for name in ("mlflow", "alembic"):
