@@ -29,6 +29,13 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
+# Of a local cluster: nothing listens on an interface that others reach. Ray names the variable for
+# the systems where it does so by default.
+_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
 _NAMESPACE = "tats_ray"
 
 
@@ -52,7 +59,8 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     Raises:
         ResourceError: no cluster answers at `cluster.address`.
     """
-    for name, value in _ENVIRONMENT.items():
+    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray

@@ -24,6 +24,7 @@ from tats_ray.errors import (
 )
 from tats_ray.models.ranks import Ranks
 from tats_ray.models.state import State
+from tats_ray.training.loopback import LoopbackTorchConfig
 from tats_ray.training.work import NumberedItem, StepReport
 
 
@@ -156,6 +157,7 @@ class TrainRun:
                 "use_gpu": use_gpu,
                 **arguments,
             },
+            torch_config=LoopbackTorchConfig() if config.cluster.mode == "local" else None,
             scaling_config=ray.train.ScalingConfig(
                 num_workers=config.train.workers, use_gpu=use_gpu, resources_per_worker=shares
             ),
