@@ -8,13 +8,19 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tats_ray.config.job import JobConfig
 from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
+from tats_ray.runtime.clip_budget import store_warning
+from tats_ray.tracking.console import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Read by Ray when it is imported; a user's own setting wins.
 _ENVIRONMENT = {
@@ -124,6 +130,22 @@ def cluster_resources() -> tuple[float, float]:
 
     resources = ray.cluster_resources()
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def say_store(config: JobConfig, build: Callable[[], nn.Module]) -> None:
+    """Warns where the cluster's object store may be too small for what the run holds in it.
+
+    Args:
+        build: the model that is trained.
+    """
+    import ray
+    import torch
+
+    with torch.device("meta"):  # counted, not made
+        parameters = sum(weights.numel() for weights in build().parameters())
+    store = ray.cluster_resources().get("object_store_memory", 0.0)
+    if warning := store_warning(config, parameters, store):
+        say(warning)
 
 
 def resident_cpus(config: JobConfig) -> float:

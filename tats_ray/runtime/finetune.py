@@ -13,6 +13,7 @@ from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.models.classifier import build_classifier
 from tats_ray.runtime.backend import Backend
 from tats_ray.runtime.evaluation import evaluate_run, synchronise_evaluation
 from tats_ray.runtime.mlflow_link import synchronise
@@ -118,9 +119,10 @@ class FinetuneRun(TrainingRun[ClassifierState]):
             from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
 
             return SerialFinetuneBackend(config, self.plan, quarantined, data.classes, data.labels)
-        from tats_ray.runtime.cluster import cluster_resources, connect, preflight
+        from tats_ray.runtime.cluster import cluster_resources, connect, preflight, say_store
 
         connect(config)
+        say_store(config, lambda: build_classifier(config, len(data.classes)))
         shares = preflight(config, *cluster_resources())
         from tats_ray.runtime.finetune_ray import RayFinetuneBackend
 

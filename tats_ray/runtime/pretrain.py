@@ -10,6 +10,7 @@ from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.evaluation.held_out import load_held_out
+from tats_ray.models.mae import build_mae
 from tats_ray.runtime.backend import Backend
 from tats_ray.runtime.mlflow_link import synchronise
 from tats_ray.runtime.outputs import PretrainOutputs
@@ -110,9 +111,10 @@ def build_backend(
         from tats_ray.runtime.serial_backend import SerialBackend
 
         return SerialBackend(config, plan, quarantined)
-    from tats_ray.runtime.cluster import cluster_resources, connect, preflight
+    from tats_ray.runtime.cluster import cluster_resources, connect, preflight, say_store
 
     connect(config)
+    say_store(config, lambda: build_mae(config.model, config.grid, config.run.seed))
     shares = preflight(config, *cluster_resources())
     from tats_ray.runtime.ray_backend import RayBackend
 

@@ -18,15 +18,13 @@ from tats_ray.models.nonfinite import Fault
 from tats_ray.rl.algorithm import MaskingPPO, RoundRequest, build_algorithm
 from tats_ray.rl.versions import PolicyState, VersionedWeights
 from tats_ray.runtime.backend import Finished
+from tats_ray.runtime.clip_budget import ITEMS_AHEAD
 from tats_ray.runtime.cluster import native_stderr_to
 from tats_ray.runtime.train_link import TrainLink
 from tats_ray.training.checkpoint import TrainingState
 from tats_ray.training.hub import HubQuarantine
 from tats_ray.training.train_loop import mae_worker
 from tats_ray.training.work import News, StepReport, WorkItem
-
-# Fixed maskers and warm-up rounds need no autoencoder; this bounds how far the driver runs ahead.
-ITEMS_AHEAD = 4
 
 
 class RayBackend:
