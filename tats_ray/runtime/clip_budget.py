@@ -13,9 +13,9 @@ from tats_ray.config.job import JobConfig
 ITEMS_AHEAD = 4
 
 _USABLE = 0.8  # share of its store behind which Ray begins to spill
-# Copies of the weights: the published ones, those before them and the call that brings the next; the
-# same for the snapshot, which is three times as large, with a little time until one is freed. The
-# most that was seen is 14 (tests/faults/test_slow_trainer.py).
+# Copies of the weights: the published ones, those before them and the call that brings the next;
+# the same for the snapshot, which is three times as large, with a little time until one is freed.
+# The most that was seen is 14 (tests/faults/test_slow_trainer.py).
 _COPIES = 16
 _WINDOWS = 2  # of `data.prefetch_blocks`: one that is used up, one that is being decoded
 
