@@ -20,12 +20,11 @@ demo: setup
 # What needs no Ray runs in two processes; whole runs and Ray's tests come one by one.
 test: setup
 	$(PYTEST) -n 2 tests/unit tests/golden
-	$(PYTEST) tests/ray tests/runs
+	$(PYTEST) tests/ray tests/runs tests/faults
 
 test-all: setup
 	$(PYTEST) -m '' -n 2 tests/unit tests/golden
-	$(PYTEST) -m '' tests/ray tests/runs
-	$(PYTEST) -m '' tests/faults
+	$(PYTEST) -m '' tests/ray tests/runs tests/faults
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)

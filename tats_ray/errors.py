@@ -1,9 +1,11 @@
-"""Every error that a user can cause or meet, in one place. Imports nothing.
+"""Every error that a user can cause or meet, in one place. Imports nothing of the package.
 
 Each message is one line that names the field, file or part, and what to do about it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class TatsRayError(Exception):
@@ -43,7 +45,11 @@ class MotionPriorError(VideoDecodeError):
 
 
 class TooManyBrokenVideosError(TatsRayError):
-    """The share of undecodable videos passed `data.broken_share`."""
+    """The share of undecodable videos passed `data.broken_share`, or none is left."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})  # path -> reason of every broken video
 
 
 class ResourceError(TatsRayError):
@@ -56,6 +62,10 @@ class RunDirectoryError(TatsRayError):
     """The run directory holds something that this command must not continue or overwrite."""
 
     exit_code = 2
+
+
+class StorageError(TatsRayError):
+    """A file cannot be written: the disc is full, read-only or forbidden; names the path."""
 
 
 class CheckpointError(TatsRayError):

@@ -1,4 +1,4 @@
-"""A real cause of NaN: a video of one colour where patches are divided by their deviation alone."""
+"""A real cause of NaN: a black video where patches are divided by their deviation alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FlatVideo(NamedTuple):
 
 def flat_video(synthetic, folder: Path) -> FlatVideo:
     path = folder / "flat.mp4"
-    write_h264(path, np.full((12, 32, 32, 3), 90, dtype=np.uint8), fps=16)
+    write_h264(path, np.zeros((12, 32, 32, 3), dtype=np.uint8), fps=16)
     rows = [ManifestRow(**row) for row in read_manifest(synthetic.train).to_pylist()]
     rows.append(ManifestRow(str(path), rows[0].label, 12, 16.0, 32, 32))
     manifest = folder / "with_flat.parquet"

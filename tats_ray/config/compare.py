@@ -5,19 +5,23 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.job import TrackedConfig
-from tats_ray.config.load import apply_override, validate_as
+from tats_ray.config.load import apply_override, read_yaml, validate_as
 from tats_ray.config.probe import ProbeFile
 from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.section import Section
 from tats_ray.config.tree import Config
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+# Top-1 accuracies, or enrichment of moving objects / that of look-alikes at rest
+Metric = Literal["linear", "knn", "finetune", "enrichment_ratio"]
 
 # What fine-tuning takes over from pre-training, unless it says otherwise.
 _SHARED_DATA = (
@@ -33,7 +37,7 @@ class CompareSection(Section):
     # All arms see the same clips; or those of the first reference, and the others train for as
     # many steps as take the same time or floating-point operations.
     budget: Literal["clips", "seconds", "flops"] = "clips"
-    metric: Literal["linear", "knn", "finetune"] = "linear"  # of tables and plots
+    metric: Metric = "linear"  # of differences and plots
     # Ray tasks of one process each | one by one, each on what its own `pretrain.cluster` says
     execution: Literal["tasks", "in_turn"] = "tasks"
     trial_cpus: float = Field(1.0, gt=0)
@@ -73,16 +77,29 @@ class CompareConfig(TrackedConfig):
     """`pretrain`, `probe` and `finetune` hold what the jobs of that name read."""
 
     compare: CompareSection
-    pretrain: dict[str, Any]
+    base: str | None = None  # a file for jobs/pretrain.py, which `pretrain` changes
+    pretrain: dict[str, Any] = Field(default_factory=dict)
     probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
     finetune: dict[str, Any] | None = None
     cluster: ClusterSection = ClusterSection()  # that trials are tasks of
 
+    @model_validator(mode="before")
+    @classmethod
+    def read_base(cls, given: Any) -> Any:
+        """Takes the file in, so that what is stored of a study says everything."""
+        if not isinstance(given, dict) or not isinstance(given.get("base"), str):
+            return given
+        changes = given.get("pretrain", {})
+        if not isinstance(changes, dict):
+            return given
+        return {**given, "base": None, "pretrain": _merge(read_yaml(Path(given["base"])), changes)}
+
     @model_validator(mode="after")
     def parts_are_valid(self) -> CompareConfig:
-        needed = "finetune" if self.compare.metric == "finetune" else "probe"
-        if getattr(self, needed) is None:
-            raise ValueError(f"compare.metric {self.compare.metric} needs the section {needed}")
+        metric = self.compare.metric
+        needed = {"linear": "probe", "knn": "probe", "finetune": "finetune"}.get(metric)
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"compare.metric {metric} needs the section {needed}")
         for trial in self.trials():
             mode = self.pretrain_config(trial, "runs").cluster.mode
             if self.compare.execution == "tasks" and mode != "serial":
@@ -162,3 +179,12 @@ class CompareConfig(TrackedConfig):
     def _tracking(self) -> dict[str, Any]:
         """Trials are runs of the study's experiment."""
         return self.tracking.model_dump(include={"mlflow", "uri", "experiment", "parent"})
+
+
+def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged, values replaced."""
+    merged = dict(tree)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(tree.get(name), dict)
+        merged[name] = _merge(tree[name], value) if both else value
+    return merged

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tats_ray.config.data import AugmentSection, ClipSection
 from tats_ray.config.job import JobConfig
 from tats_ray.config.section import Section
-from tats_ray.config.train import TrainSection
+from tats_ray.config.train import Share, TrainSection
 
 
 class FinetuneAugmentSection(AugmentSection):
@@ -43,7 +43,7 @@ class FinetuneTrainSection(TrainSection):
 
     base_lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
-    betas: list[float] = Field([0.9, 0.999], min_length=2, max_length=2)
+    betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2)
     layer_decay: float = Field(0.75, gt=0, le=1)  # rate of a layer / rate of the next above
 
 

@@ -20,12 +20,43 @@ Kind = TypeVar("Kind", bound=Section)
 class _Loader(yaml.SafeLoader):
     """SafeLoader that also reads 1e-4 as a number, as YAML 1.2 does."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """YAML's own constructors answer a date without such a month, and the like, with errors of
+        many types; here it is one, with its line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            value = node.value if isinstance(node.value, str) else error
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{str(value)[:80]}' is no {kind}", node.start_mark
+            ) from None
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A key that is given twice is an error: the first value would be lost."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `_Loader` would read as numbers."""
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+0123456789."),
+    )
 
 
 def load_config(path: str | Path | None, overrides: list[str]) -> Config:
@@ -64,7 +95,7 @@ def validate_as(kind: type[Kind], tree: dict[str, Any]) -> Kind:
 
 def dump_config(config: Section) -> str:
     """The resolved configuration as YAML, every field written out."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -84,6 +115,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nests too deep to be settings") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -102,8 +135,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{override}' must have the form section.key=value")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise ConfigError(f"{dotted}: {text!r} is not a YAML value") from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError(f"{dotted}: {text[:200]!r} is not a YAML value") from None
     *sections, key = dotted.split(".")
     node = tree
     for section in sections:

@@ -76,7 +76,8 @@ class ModelSection(Section):
     @model_validator(mode="before")
     @classmethod
     def fill_from_size(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("size", "base") not in SIZES:
+        # A list, because what is given may be anything, also what has no hash.
+        if not isinstance(given, dict) or given.get("size", "base") not in list(SIZES):
             return given
         preset = SIZES[given.get("size", "base")]
         decoder = given.get("decoder", {})

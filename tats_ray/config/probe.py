@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.job import TrackedConfig
 from tats_ray.config.load import load_as, read_yaml, validate_as
 from tats_ray.config.runtime import ClusterSection
@@ -24,6 +25,10 @@ class ProbeSection(Section):
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # <run>/probes/<name>
     views: int = Field(1, ge=1)  # clips per video, evenly spaced; their features are averaged
     layer: int | None = Field(None, ge=1)  # output of this block; empty: the encoder's, normalised
+    pool: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 1, 1], min_length=3, max_length=3
+    )  # cells over time, rows and columns that tokens are averaged in
+    change: bool = False  # beside the means those of each feature's change from slice to slice
     method: Literal["linear", "knn", "both"] = "both"
     l2: list[Annotated[float, Field(gt=0)]] = Field(
         [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1
@@ -125,13 +130,26 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
         "run": {"output_dir": str(directory.parent)},
     }
     for section, values in changes.items():
-        tree[section] = {**tree.get(section, {}), **values}
+        stored = tree.get(section, {})
+        if not isinstance(stored, dict):
+            raise ConfigError(f"{directory / 'config.yaml'}: '{section}' is no section of settings")
+        tree[section] = {**stored, **values}
     run = validate_as(Config, tree)
     if given.probe.layer is not None and given.probe.layer > run.model.depth:
         raise ConfigError(
             f"probe.layer {given.probe.layer}: the encoder has {run.model.depth} blocks"
         )
+    check_pool(given.probe, run.grid)
     return ProbeConfig(given.probe, run, directory)
+
+
+def check_pool(probe: ProbeSection, grid: TokenGrid) -> None:
+    """Raises: ConfigError: there are more cells than tokens."""
+    slices = grid.time - 1 if probe.change else grid.time
+    most = [slices, grid.rows, grid.columns]
+    if any(cells > tokens for cells, tokens in zip(probe.pool, most, strict=True)):
+        between = ", changes between slices counted" if probe.change else ""
+        raise ConfigError(f"probe.pool {probe.pool}: at most {most} fit the tokens{between}")
 
 
 def run_directory(checkpoint: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tats_ray.config.section import Section
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSection(Section):
@@ -17,7 +19,7 @@ class TrainSection(Section):
     min_lr: float = Field(1e-5, ge=0)  # per 256 clips, at the end of the cosine
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.05, ge=0)
-    betas: list[float] = Field([0.9, 0.95], min_length=2, max_length=2)
+    betas: list[Share] = Field([0.9, 0.95], min_length=2, max_length=2)
     gradient_clip: float | None = Field(None, gt=0)
     skip_nonfinite: int = Field(0, ge=0)  # steps with NaN or Inf that are left out before it ends
     initial_weights: str | None = None  # official VideoMAE or AdaMAE pre-training checkpoint

@@ -1,4 +1,4 @@
-"""Decodes clips of one video. decord by default, PyAV for what decord cannot read.
+"""Decodes clips of one video. decord by default, PyAV for what decord cannot read or count.
 
 This module runs inside the decoder process (`decoder_process`) and imports neither torch nor Ray.
 """
@@ -9,16 +9,25 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tats_ray.data.motion.prior import MotionRequest, clip_motion
+from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.data.sampling import frame_indices, jittered_segment_indices, segment_indices
 from tats_ray.errors import VideoDecodeError
 
 # Containers often promise a frame or two more than they hold; the last frame stands in for those.
 TOLERATED_MISSING_FRAMES = 2
+
+_MATROSKA = b"\x1a\x45\xdf\xa3"
+_QUICKTIME = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
+# decord finds frames by time stamps. In an AVI with B-frames it gives frames up to a group of
+# pictures away after a seek, in an MPEG program stream always, and says nothing.
+_MISCOUNTED = (
+    "decord: counts the frames of AVI and MPEG files wrongly; set data.decoder=auto, or re-encode "
+    "with jobs/prepare_data.py --reencode"
+)
 
 # Frames `stride` apart | one at the same place of every segment | one at random of every segment
 Sampling = Literal["dense", "segments", "jittered_segments"]
@@ -71,16 +80,17 @@ def decode_clips(request: DecodeRequest) -> DecodedClips:
     frames, indices = _decode_pictures(request)
     if request.motion is None:
         return DecodedClips(frames, None)
-    motion = [
-        clip_motion(request.motion, request.path, clip, places)
-        for clip, places in zip(frames, indices, strict=True)
-    ]
-    return DecodedClips(frames, np.stack(motion))
+    return DecodedClips(frames, clips_motion(request.motion, request.path, frames, indices))
 
 
 def _decode_pictures(request: DecodeRequest) -> _Pictures:
     _check_file(request.path)
-    names = ["decord", "pyav"] if request.decoder == "auto" else [request.decoder]
+    stamped = keeps_time_stamps(request.path)
+    if request.decoder == "decord" and not stamped:
+        raise VideoDecodeError(request.path, _MISCOUNTED)
+    names = ["decord", "pyav"] if stamped else ["pyav"]
+    if request.decoder != "auto":
+        names = [request.decoder]
     reasons = []
     for name in names:
         try:
@@ -91,10 +101,22 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
     raise VideoDecodeError(request.path, "; ".join(reasons))
 
 
+def keeps_time_stamps(path: str) -> bool:
+    """Whether the container stores when each frame is shown, told by the file's first bytes.
+
+    True for MP4, MOV and their kin, Matroska and WebM; False for AVI, MPEG streams and others.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(8)
+    return head[:4] == _MATROSKA or head[4:] in _QUICKTIME
+
+
 def _check_file(path: str) -> None:
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise VideoDecodeError(path, "no such file")
+    if not file.is_file():  # a pipe would hang its reader
+        raise VideoDecodeError(path, "is not a file but a folder, pipe or device")
     if file.stat().st_size == 0:
         raise VideoDecodeError(path, "file is empty")
 
@@ -119,7 +141,7 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     with av.open(request.path) as container:
         if not container.streams.video:
             raise ValueError("holds no video stream")
-        stream = container.streams.video[0]
+        stream = container.streams.best("video")  # as decord
         total = sum(1 for packet in container.demux(stream) if packet.size)
     if total == 0:
         raise ValueError("holds no video frames")
@@ -127,11 +149,9 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     wanted, last = set(indices.reshape(-1).tolist()), int(indices.max())
     pictures: dict[int, np.ndarray] = {}
     with av.open(request.path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        for number, frame in enumerate(container.decode(container.streams.best("video"))):
             if number in wanted:
-                pictures[number] = frame.to_ndarray(
-                    format="rgb24", width=request.width, height=request.height
-                )
+                pictures[number] = _upright(frame, request.height, request.width)
             if number == last:
                 break
     if not pictures or last - max(pictures) > TOLERATED_MISSING_FRAMES * request.stride:
@@ -139,6 +159,17 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     newest = max(pictures)
     frames = np.stack([pictures[min(index, newest)] for index in indices.reshape(-1).tolist()])
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
+
+
+def _upright(frame: Any, height: int, width: int) -> np.ndarray:
+    """The picture as it is to be shown, uint8 [height, width, 3]; decord does so by itself."""
+    if frame.rotation % 90:
+        raise ValueError(f"is shown rotated by {frame.rotation} degrees; re-encode it")
+    quarters = frame.rotation // 90 % 4  # counter-clockwise
+    if quarters % 2:
+        height, width = width, height
+    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.ascontiguousarray(np.rot90(picture, quarters))
 
 
 _DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {

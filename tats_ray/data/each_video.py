@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from tats_ray.errors import StorageError
+
 Item = TypeVar("Item")
 _BATCH = 256  # videos per pool: as many must be looked at again when one crashes its process
 _CRASHED = "its process died: the file crashes the decoder; leave it out"
@@ -28,6 +30,9 @@ def each_video(
 
     Returns:
         The job's answers in order; a crash is an answer too.
+
+    Raises:
+        StorageError: what a job makes cannot be written.
     """
     console = Console(stderr=True)
     return list(
@@ -62,6 +67,8 @@ def _answer(
     except BrokenProcessPool:
         if alone:
             return _CRASHED
+    except StorageError:  # every further video would meet the same full disc
+        raise
     except Exception as error:  # one file's odd fault must not end the work on all others
         return f"{type(error).__name__}: {error}"
     with _pool(1) as pool:  # the crash was this item's fault or another's: alone it shows

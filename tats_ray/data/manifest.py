@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tats_ray.errors import ManifestError
+from tats_ray.storage import writing
 
 SCHEMA = pa.schema(
     [
@@ -49,11 +51,21 @@ class ManifestRow:
 
 
 def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:
-    """Writes a manifest aside and renames it, so that readers never see half a file."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    """Writes a manifest aside and renames it, so that readers never see half a file.
+
+    Raises:
+        StorageError: disc full or read-only; an older manifest is intact.
+    """
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    table = pa.table(columns, schema=SCHEMA)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, aside)
-    aside.replace(path)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def read_manifest(path: str | Path) -> pa.Table:
@@ -63,23 +75,52 @@ def read_manifest(path: str | Path) -> pa.Table:
         Table with the columns of `SCHEMA`; optional ones are filled with nulls.
 
     Raises:
-        ManifestError: names the file, the column or the row, and the remedy.
+        ManifestError: names the file, the column or the row (counted from 0), and the remedy.
     """
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; make one with jobs/prepare_data.py")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        twice = next((name for name in SCHEMA.names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ManifestError(f"{path}: column '{twice}' is there twice; keep one of them")
+        table = pq.read_table(path, columns=[name for name in SCHEMA.names if name in names])
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: is not a Parquet file ({_first_line(error)})") from None
     table = _with_schema(path, table)
     if table.num_rows == 0:
         raise ManifestError(f"{path}: has no rows; add videos and prepare it again")
     for name in ("frames", "width", "height", "fps"):
-        smallest = pa.compute.min(table[name]).as_py()
-        if smallest <= 0:
-            raise ManifestError(f"{path}: column '{name}' has the value {smallest}; must be > 0")
+        _check_positive(path, name, table[name])
+    _check_paths(path, table["path"])
     return table
+
+
+def _check_positive(file: Path, name: str, column: pa.ChunkedArray) -> None:
+    good = pa.compute.greater(column, 0)  # NaN is not greater either
+    if pa.types.is_floating(column.type):
+        good = pa.compute.and_(good, pa.compute.is_finite(column))
+    row = pa.compute.index(good, False).as_py()
+    if row >= 0:
+        raise ManifestError(
+            f"{file}: row {row}: column '{name}' has the value {column[row].as_py()}; must be > 0"
+        )
+
+
+def _check_paths(file: Path, column: pa.ChunkedArray) -> None:
+    row = pa.compute.index(pa.compute.binary_length(column), 0).as_py()
+    if row >= 0:
+        raise ManifestError(f"{file}: row {row}: 'path' is empty; prepare the manifest again")
+    if pa.compute.count_distinct(column).as_py() == len(column):
+        return
+    counts = pa.compute.value_counts(column.combine_chunks())
+    place = pa.compute.index(pa.compute.greater(counts.field("counts"), 1), True).as_py()
+    twice = counts.field("values")[place]
+    first, second = pa.compute.indices_nonzero(pa.compute.equal(column, twice))[:2].to_pylist()
+    raise ManifestError(
+        f"{file}: row {second}: {twice} is there already in row {first}; keep one of them"
+    )
 
 
 def _with_schema(path: Path, table: pa.Table) -> pa.Table:
@@ -94,7 +135,7 @@ def _with_schema(path: Path, table: pa.Table) -> pa.Table:
             continue
         try:
             column = table[field.name].cast(field.type)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise ManifestError(
                 f"{path}: column '{field.name}' is not {field.type} ({_first_line(error)})"
             ) from None

@@ -28,12 +28,12 @@ def probe_video(path: Path) -> VideoInfo:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoDecodeError(str(path), "holds no video stream")
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")  # as the decoders
             fps = float(stream.average_rate or stream.base_rate or 0)
             frame = next(container.decode(stream))
             sideways = int(getattr(frame, "rotation", 0)) % 180 != 0
         with av.open(str(path)) as container:
-            packets = container.demux(container.streams.video[0])
+            packets = container.demux(container.streams.best("video"))
             frames = sum(1 for packet in packets if packet.size)
     except StopIteration:
         raise VideoDecodeError(str(path), "holds no video frames") from None

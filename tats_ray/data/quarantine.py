@@ -22,7 +22,7 @@ class Quarantine:
             self.reasons.setdefault(failure.path, failure.reason)
 
 
-def check_share(reasons: dict[str, str], videos: int, limit: float) -> None:
+def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
     """Stops a run whose manifest is broken rather than damaged.
 
     Args:
@@ -30,11 +30,13 @@ def check_share(reasons: dict[str, str], videos: int, limit: float) -> None:
         limit: `data.broken_share`.
 
     Raises:
-        TooManyBrokenVideosError: with counts, limit and the newest failure.
+        TooManyBrokenVideosError: with counts, limit and the newest failure; also where no video
+            is left, whatever the limit.
     """
-    if len(reasons) > limit * videos:
-        path, reason = next(reversed(reasons.items()))
+    if len(reasons) > limit * videos or len(reasons) >= videos:
+        path, reason = list(reasons.items())[-1]
         raise TooManyBrokenVideosError(
             f"{len(reasons)} of {videos} videos cannot be decoded, more than data.broken_share="
-            f"{limit:g}; the last is {path} ({reason}); repair the manifest or raise the limit"
+            f"{limit:g}; the last is {path} ({reason}); repair the manifest or raise the limit",
+            reasons,
         )

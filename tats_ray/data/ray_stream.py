@@ -83,6 +83,8 @@ class RayClipStream:
                     )
                 block = self._ready.popleft()
                 self._changed.notify_all()
+            if not block.rows:
+                self._plan.check_broken(self._book.known())
             yield block
 
     def _decode_ahead(self, number: int) -> None:

@@ -1,13 +1,13 @@
 """Re-encodes videos so that they decode fast and carry motion vectors of one frame each.
 
 H.264 with a keyframe every 12 frames, one reference, no B-frames, the container's rotation applied
-and a constant frame rate. Sound is left out.
+and a constant frame rate, with every frame at the time when it is shown. Sound is left out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,14 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tats_ray.data.decode import keeps_time_stamps
 from tats_ray.data.each_video import each_video
 from tats_ray.data.prepare import Entry
 from tats_ray.data.video_writer import open_h264
 from tats_ray.errors import ManifestError, VideoDecodeError
+from tats_ray.storage import converting, writing
 
 GOP_FRAMES = 12
 CRF = 23
 _FALLBACK_RATE = Fraction(25)
+_HIGHEST_RATE = 240
+_LONGEST_HOLD = 60  # seconds; a longer gap between two frames is taken for damage
 _MISSING_FRAMES = 2  # containers often promise a frame or two more than they hold
 
 
@@ -78,15 +82,18 @@ def reencode(conversion: Conversion) -> None:
 
     Raises:
         VideoDecodeError: it cannot be decoded to its end.
+        StorageError: the disc is full or read-only.
     """
     import av
 
     source, target = conversion.source, conversion.target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.stem}.{os.getpid()}.mp4")
     try:
-        _convert(conversion, aside)
-        aside.replace(target)
+        with converting(target):
+            _convert(conversion, aside)
+            aside.replace(target)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoDecodeError(str(source), str(error).splitlines()[0]) from None
     finally:
@@ -143,28 +150,74 @@ def _convert(conversion: Conversion, aside: Path) -> None:
     with av.open(str(conversion.source)) as container:
         if not container.streams.video:
             raise ValueError("holds no video stream")
-        stream = container.streams.video[0]
-        rate = stream.average_rate or stream.base_rate or _FALLBACK_RATE
-        promised, count = stream.frames, 0
+        stream = container.streams.best("video")  # as the decoders
+        clock = _Clock(_rate(stream), keeps_time_stamps(str(conversion.source)))
+        promised = stream.frames
         with av.open(str(aside), "w") as output:
             encoder = None
-            for frame in container.decode(stream):
+            for number, frame in enumerate(_at_constant_rate(container.decode(stream), clock)):
                 upright = _upright(frame)
                 if encoder is None:
                     height, width = _even_size(upright, conversion.short_side)
-                    encoder = open_h264(output, rate, height, width, GOP_FRAMES, CRF)
+                    encoder = open_h264(output, clock.rate, height, width, GOP_FRAMES, CRF)
                 picture = upright.reformat(
                     width=encoder.width, height=encoder.height, format="yuv420p"
                 )
-                picture.pts, picture.time_base = count, 1 / rate
+                picture.pts, picture.time_base = number, 1 / clock.rate
                 picture.pict_type = PictureType.NONE  # else the encoder repeats the source's
                 output.mux(encoder.encode(picture))
-                count += 1
             if encoder is None:
                 raise ValueError("holds no video frames")
             output.mux(encoder.encode())
-    if promised - count > _MISSING_FRAMES:
-        raise ValueError(f"ends after {count} of {promised} frames")
+    if promised - clock.frames > _MISSING_FRAMES:
+        raise ValueError(f"ends after {clock.frames} of {promised} frames")
+
+
+def _at_constant_rate(frames: Iterable[Any], clock: _Clock) -> Iterator[Any]:
+    """What is shown at each tick: a frame stays until the next; of several the first counts."""
+    ticks, before = 0, None
+    for frame in frames:
+        place = clock.place(frame.time)
+        if place >= ticks:
+            yield from [before] * (place - ticks)
+            yield frame
+            ticks = place + 1
+        before = frame
+
+
+def _rate(stream: Any) -> Fraction:
+    rate = stream.average_rate or stream.base_rate or _FALLBACK_RATE
+    return rate if rate <= _HIGHEST_RATE else _FALLBACK_RATE  # a clock, not frames
+
+
+class _Clock:
+    """Places of frames in a video of constant rate: by their times, or one after the other."""
+
+    def __init__(self, rate: Fraction, stamped: bool) -> None:
+        """Args: stamped: whether the times mean anything."""
+        self.rate = rate
+        self.frames = 0
+        self._stamped = stamped
+        self._first: float | None = None
+        self._place = -1
+
+    def place(self, time: float | None) -> int:
+        """The tick of the next frame; its time is in seconds.
+
+        Raises:
+            ValueError: the time is nonsense.
+        """
+        self.frames += 1
+        if not self._stamped or time is None:
+            self._place += 1
+            return self._place
+        if self._first is None:
+            self._first = time
+        place = round((time - self._first) * self.rate)
+        if not -1 <= place - self._place <= _LONGEST_HOLD * self.rate:
+            raise ValueError(f"the time stamps jump to {time:.2f} s at frame {self.frames}")
+        self._place = place
+        return place
 
 
 def _upright(frame: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tats_ray.data.randomness import Stream, uniform_rows
@@ -60,8 +62,6 @@ class ClipOrder:
         self.videos = videos
         self.seed = seed
         self.repeats = repeats
-        self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Manifest rows at positions `first` .. `first + count - 1`, int64 [count]."""
@@ -71,16 +71,20 @@ class ClipOrder:
         """Manifest rows at ascending positions, int64 [B] -> int64 [B]."""
         places = positions // self.repeats
         parts = [
-            self._order(epoch)[places[places // self.videos == epoch] % self.videos]
+            epoch_order(self.videos, self.seed, epoch)[
+                places[places // self.videos == epoch] % self.videos
+            ]
             for epoch in range(int(places[0]) // self.videos, int(places[-1]) // self.videos + 1)
         ]
         return np.concatenate(parts)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.videos)
-            self._epoch = epoch
-        return self._permutation
+
+@functools.lru_cache(maxsize=2)  # for millions of videos it takes as long as decoding a clip
+def epoch_order(videos: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the manifest's rows in one epoch, int64 [videos], read-only."""
+    order = np.random.default_rng([seed, epoch]).permutation(videos)
+    order.flags.writeable = False
+    return order
 
 
 def temporal_starts(seed: int, positions: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tats_ray.data.batching import Batcher, Block
@@ -13,25 +14,40 @@ from tats_ray.data.stage import BlockPlan, decode_block
 
 
 class SerialClipStream:
-    """Decodes each block when its first clip is asked for."""
+    """Decodes one block ahead, in the decoder process, while the caller computes."""
 
     def __init__(self, plan: BlockPlan, cursor: Cursor, quarantine: Quarantine) -> None:
         self._plan = plan
         self._decoder = DecoderProcess()
         self._quarantine = quarantine
+        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode-ahead")
         self._batcher = Batcher(self._blocks(cursor.block), cursor)
 
     def next_batch(self, first: int, clips: int) -> ClipBatch:
+        """The next batch of good clips.
+
+        Raises:
+            TooManyBrokenVideosError: there are hardly any.
+        """
         return self._batcher.next_batch(first, clips)
 
     def close(self) -> None:
+        """Waits for the block that is being decoded."""
+        self._ahead.shutdown(cancel_futures=True)
         self._decoder.close()
 
     def _blocks(self, number: int) -> Iterator[Block]:
+        pending = self._ahead.submit(self._decode, number)
         while True:
-            clips = decode_block(self._plan, number, self._decoder, self._quarantine)
+            clips = pending.result()
+            pending = self._ahead.submit(self._decode, number + 1)
+            if not len(clips):
+                self._plan.check_broken(self._quarantine.known())
             yield Block(number, clips, len(clips))
             number += 1
+
+    def _decode(self, number: int) -> Clips:
+        return decode_block(self._plan, number, self._decoder, self._quarantine)
 
 
 def read_local(batch: ClipBatch) -> Clips:

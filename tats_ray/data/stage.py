@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from tats_ray.config import Config
 from tats_ray.config.data import ClipSection
@@ -15,6 +16,7 @@ from tats_ray.data.clips import Clips
 from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.motion.prior import MotionRequest
+from tats_ray.data.quarantine import check_share
 from tats_ray.data.sampling import ClipOrder, temporal_starts
 from tats_ray.errors import VideoDecodeError
 
@@ -48,6 +50,15 @@ class BlockPlan:
         order = ClipOrder(self.manifest.num_rows, self.seed, self.data.repeats)
         rows = order.rows(int(positions[0]), len(positions))
         return self.manifest.take(rows[:: self.data.repeats])
+
+    def check_broken(self, reasons: Mapping[str, str]) -> None:
+        """Ends a search for good clips that would take for ever; asked where a block has none.
+
+        Raises:
+            TooManyBrokenVideosError: as `check_share`.
+        """
+        videos = pa.compute.count_distinct(self.manifest["path"]).as_py()
+        check_share(reasons, videos, self.data.broken_share)
 
     def decode_video(
         self, path: str, positions: np.ndarray, decoder: DecoderProcess

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 
 from tats_ray.errors import FeatureCacheError
 from tats_ray.evaluation.features import ExtractionPlan, VideoFeatures
+from tats_ray.storage import writing
 
-_FORMAT = 1  # raise it when the same plan gives other features
+_FORMAT = 2  # raise it when the same plan gives other features
 _ENCODER = ("patch_embedding.", "encoder.")
 _GEOMETRY = {"frames", "stride", "size", "canvas_height", "canvas_width", "decoder"}
 _BEHIND_THE_ENCODER = {"decoder", "target", "motion_target", "feature_target"}
@@ -44,6 +45,7 @@ def feature_key(plan: ExtractionPlan) -> str:
         "data": plan.data.model_dump(include=_GEOMETRY),
         "views": plan.views,
         "layer": plan.layer,
+        "pool": [*plan.pool, plan.change],
         "videos": videos,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -76,7 +78,11 @@ def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
 
 
 def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
-    """Writes aside and renames, so that a file that exists is complete."""
+    """Writes aside and renames, so that a file that exists is complete.
+
+    Raises:
+        StorageError: disc full or read-only.
+    """
     file = cache_file(folder, key)
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     about = {
@@ -84,8 +90,12 @@ def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
         "digest": _digest(found.features),
         "missing": json.dumps(found.missing),
     }
-    save_file({"features": found.features}, aside, metadata=about)
-    aside.replace(file)
+    with writing(file):
+        try:
+            save_file({"features": found.features}, aside, metadata=about)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def cache_file(folder: Path, key: str) -> Path:

@@ -1,12 +1,13 @@
 """What the frozen encoder makes of whole videos: one vector each, from all tokens.
 
-The middle square of every clip goes through the encoder without masking; the features of all
-tokens and of all clips of a video are averaged. A video that cannot be decoded is missing, with
-the reason; none is ever replaced.
+The middle square of every clip goes through the encoder without masking; the features of its
+tokens, whole or in cells, and then of all clips of a video are averaged. A video that cannot be
+decoded is missing, with the reason; none is ever replaced.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from tats_ray.config import TokenGrid
 from tats_ray.config.data import AugmentSection, DataSection
@@ -40,6 +43,7 @@ class ExtractionPlan:
         weights: of the autoencoder.
         views: clips per video.
         layer: number of the block whose output is taken; None: the last one's, normalised.
+        pool, change: as `pool_tokens`.
         manifest: one row per video.
     """
 
@@ -49,7 +53,14 @@ class ExtractionPlan:
     weights: State
     views: int
     layer: int | None
+    pool: Sequence[int]
+    change: bool
     manifest: pa.Table
+
+    @property
+    def width(self) -> int:
+        """Features per video."""
+        return self.model.width * math.prod(self.pool) * (2 if self.change else 1)
 
     @property
     def block_videos(self) -> int:
@@ -65,7 +76,7 @@ class BlockFeatures(NamedTuple):
     """The videos of one block."""
 
     rows: np.ndarray  # int64 [n], of the manifest
-    features: np.ndarray  # float32 [n, width]; zeros where a video is missing
+    features: np.ndarray  # float32 [n, plan.width]; zeros where a video is missing
     reasons: Sequence[str]  # why it is missing; empty where it is not
 
 
@@ -74,7 +85,7 @@ class VideoFeatures:
     """Features of a manifest's videos.
 
     Attributes:
-        features: float32 [V, width] in the manifest's order; zeros for missing videos.
+        features: float32 [V, plan.width] in the manifest's order; zeros for missing videos.
         missing: path -> reason of every video that cannot be decoded.
     """
 
@@ -87,8 +98,7 @@ class FrozenEncoder:
 
     def __init__(self, plan: ExtractionPlan, device: torch.device) -> None:
         """Raises: CheckpointError: the weights do not fit the model."""
-        self._layer = plan.layer
-        self._size = plan.data.size
+        self._plan = plan
         self._device = device
         mae = build_mae(plan.model, plan.grid, seed=0).eval()
         load_model_state(mae, plan.weights)
@@ -96,7 +106,7 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray, aspect: float) -> np.ndarray:
-        """Clips of one video, uint8 [R, T, H, W, 3] -> float32 [width].
+        """Clips of one video, uint8 [R, T, H, W, 3] -> float32 [plan.width].
 
         Args:
             aspect: width / height of the video.
@@ -105,15 +115,36 @@ class FrozenEncoder:
         pixels = augment_clips(
             torch.tensor(frames, device=self._device),
             torch.from_numpy(boxes).to(self._device),
-            self._size,
+            self._plan.data.size,
         )
         encoder = self._mae.encoder
         tokens = self._mae.patch_embedding(self._mae.patches(pixels)) + encoder.positions
-        if self._layer is None:
+        plan = self._plan
+        if plan.layer is None:
             tokens = encoder.norm(encoder.blocks(tokens))
         else:
-            tokens = encoder.blocks[: self._layer](tokens)
-        return tokens.mean(dim=(0, 1)).cpu().numpy()
+            tokens = encoder.blocks[: plan.layer](tokens)
+        pooled = pool_tokens(tokens, plan.grid, plan.pool, change=plan.change)
+        return pooled.mean(dim=0).cpu().numpy()
+
+
+def pool_tokens(tokens: Tensor, grid: TokenGrid, pool: Sequence[int], *, change: bool) -> Tensor:
+    """Averages tokens in cells of space and time.
+
+    Args:
+        tokens: float [R, N, d].
+        pool: cells over time, rows and columns.
+        change: also averages each feature's absolute change from one slice to the next: a mean over
+            time cancels what goes to and fro.
+
+    Returns:
+        float [R, D], D = d x cells, twice that with `change`.
+    """
+    places = tokens.movedim(-1, 1).unflatten(2, (grid.time, grid.rows, grid.columns))
+    parts = [places, places.diff(dim=2).abs()] if change else [places]
+    time, rows, columns = pool
+    cells = [F.adaptive_avg_pool3d(part, (time, rows, columns)).flatten(1) for part in parts]
+    return torch.cat(cells, dim=1)
 
 
 def extract_block(
@@ -123,7 +154,7 @@ def extract_block(
     depend on its neighbours."""
     first = block * plan.block_videos
     videos = plan.manifest.slice(first, plan.block_videos).to_pylist()
-    features = np.zeros((len(videos), plan.model.width), dtype=np.float32)
+    features = np.zeros((len(videos), plan.width), dtype=np.float32)
     reasons = [""] * len(videos)
     for place, video in enumerate(videos):
         starts = temporal_views(plan.views, "dense")
@@ -155,7 +186,7 @@ def gather(plan: ExtractionPlan, blocks: Iterable[BlockFeatures]) -> VideoFeatur
         NonFiniteError: names the first video whose features are not finite.
     """
     paths = plan.manifest["path"].to_pylist()
-    features = np.zeros((len(paths), plan.model.width), dtype=np.float32)
+    features = np.zeros((len(paths), plan.width), dtype=np.float32)
     missing: dict[str, str] = {}
     console = Console(stderr=True)
     shown = track(

@@ -7,11 +7,9 @@ Our parameters mean the same; names differ, and the patch embedding is a linear 
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -47,7 +45,10 @@ def read_official(path: Path) -> Weights:
     Raises:
         CheckpointError: names the file and what is wrong; no code of the file is executed.
     """
-    return {_our_name(path, name): _our_form(name, value) for name, value in _read(path).items()}
+    weights = {}
+    for name, value in _read(path).items():
+        weights[_our_name(path, name)] = _our_form(path, name, value)
+    return weights
 
 
 def load_official(model: nn.Module, path: Path) -> None:
@@ -77,8 +78,15 @@ def _our_name(path: Path, name: str) -> str:
     return _NAMES[prefix] + name.removeprefix(prefix)
 
 
-def _our_form(name: str, value: Tensor) -> Tensor:
+def _our_form(path: Path, name: str, value: Tensor) -> Tensor:
+    if not torch.isfinite(value).all():
+        raise CheckpointError(f"{path}: '{name}' holds values that are not finite; download again")
     if name == _CONVOLUTION:  # [d, 3, u, p, p]; our tokens put the colour last
+        if value.ndim != 5:
+            raise CheckpointError(
+                f"{path}: '{name}' is {tuple(value.shape)}, not the kernel of a 3-D convolution; "
+                "give a checkpoint of a video model"
+            )
         value = value.permute(0, 2, 3, 4, 1).flatten(1)
     elif name == "mask_token":
         value = value.flatten()
@@ -94,13 +102,20 @@ def _read(path: Path) -> Weights:
         # The codes store their command line beside the weights; a Namespace does nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch answers damage with errors of a dozen types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from None
     for key in _CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no weights under 'model' or 'module'")
+    if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
+        raise CheckpointError(
+            f"{path}: holds no weights under 'model' or 'module'; give the file as it was published"
+        )
     return content
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided

@@ -12,6 +12,9 @@ from tats_ray.errors import CheckpointError
 
 State = dict[str, np.ndarray]
 
+_STEPS = "step"
+_MOMENTS = (_STEPS, "exp_avg", "exp_avg_sq")  # what AdamW keeps for every weight
+
 
 def model_state(model: nn.Module) -> State:
     """A copy of the weights on the CPU."""
@@ -22,7 +25,8 @@ def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
     """Sets weights by name.
 
     Raises:
-        CheckpointError: names the first missing, foreign or misshapen weight.
+        CheckpointError: names the first weight that is missing, foreign, or of another shape or
+            type; the model is as it was.
     """
     own = model.state_dict()
     for name in sorted(own.keys() ^ state.keys()):
@@ -33,6 +37,11 @@ def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
             raise CheckpointError(
                 f"weight '{name}' has shape {state[name].shape}, the model needs "
                 f"{tuple(value.shape)}; check the sizes in the configuration"
+            )
+        if np.issubdtype(state[name].dtype, np.floating) != value.is_floating_point():
+            raise CheckpointError(
+                f"weight '{name}' is of type {state[name].dtype}, the model needs {value.dtype}; "
+                "the checkpoint is of another model"
             )
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
 
@@ -49,13 +58,23 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, np.ndarray]
 ) -> None:
-    """Sets the moments; `state` is empty where no step has been taken yet."""
+    """Sets the moments; `state` is empty where no step has been taken yet.
+
+    Raises:
+        CheckpointError: names the first moment that is missing, foreign or misshapen.
+    """
     by_name = dict(model.named_parameters())
+    stepped = {name for name in by_name if any(f"{name}/{m}" in state for m in _MOMENTS)}
+    wanted = {f"{name}/{moment}" for name in stepped for moment in _MOMENTS}
+    for key in sorted(wanted ^ state.keys()):
+        kind = "is missing" if key in wanted else "does not belong to this model"
+        raise CheckpointError(f"optimiser state '{key}' {kind}; the checkpoint is of another model")
     for key, value in state.items():
         name, moment = key.rsplit("/", 1)
-        if name not in by_name:
-            raise CheckpointError(f"optimiser state of unknown weight '{name}'")
         parameter = by_name[name]
+        shape = () if moment == _STEPS else tuple(parameter.shape)
+        if value.shape != shape:
+            raise CheckpointError(f"optimiser state '{key}' has shape {value.shape}, not {shape}")
         tensor = torch.from_numpy(np.array(value))  # the optimiser updates it in place
         optimizer.state[parameter][moment] = tensor.to(parameter.device)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -87,9 +89,11 @@ def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
     values = patches.float()
     if section.normalize != "none":
         dims = (-2,) if section.normalize == "channel" else (-2, -1)
-        mean = values.mean(dim=dims, keepdim=True)
-        std = values.var(dim=dims, keepdim=True).sqrt()
-        values = (values - mean) / (std + section.epsilon)
+        count = math.prod(values.shape[dim] for dim in dims)
+        centred = values - values.mean(dim=dims, keepdim=True)
+        # Not `var`, which takes three times as long over an inner axis on a CPU.
+        variance = centred.square().sum(dim=dims, keepdim=True) / (count - 1)
+        values = centred / (variance.sqrt() + section.epsilon)
     return values.flatten(2)
 
 

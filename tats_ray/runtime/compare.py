@@ -156,7 +156,7 @@ def _outcomes(
 
 
 def _say_result(result: TrialResult, metric: str, done: int, count: int) -> None:
-    shown = [f"{metric} {100 * result.figures[metric]:.1f} %"]
+    shown = [f"{metric} {result.figures[metric]:.3f}"]
     if "moving" in result.figures:
         shown.append(f"moving {result.figures['moving']:.2f}")
         shown.append(f"static {result.figures['static']:.2f}")

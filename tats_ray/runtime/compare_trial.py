@@ -121,7 +121,7 @@ def _enrichment(summary: dict[str, Any]) -> dict[str, float]:
     moving, static = summary["motion_enrichment"], summary["static_enrichment"]
     if moving is None:
         return {}
-    return {"moving": moving, "static": static, "moving/static": moving / static}
+    return {"moving": moving, "static": static, "enrichment_ratio": moving / static}
 
 
 def _curve(records: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -144,14 +144,19 @@ def _below(config: FinetuneConfig, summary: dict[str, Any]) -> FinetuneConfig:
 
 
 def _settings(plan: TrialPlan) -> str:
-    """Digest of all that a result follows from, but for code, videos and machine."""
+    """Digest of all that a result follows from, but for code, videos and machine; a setting at its
+    default counts as not there, so that a newer version with more settings still knows it."""
     config, trial, folder = plan.config, plan.trial, plan.folder
     elsewhere = {"cluster", "tracking", "checkpoint"}
     parts = [
-        config.pretrain_config(trial, folder, plan.steps).model_dump(exclude=elsewhere),
+        config.pretrain_config(trial, folder, plan.steps).model_dump(
+            exclude=elsewhere, exclude_defaults=True
+        ),
         None if config.probe is None else config.probe_tree("", plan.train, plan.test),
         None
         if config.finetune is None
-        else config.finetune_config(trial, folder).model_dump(exclude=elsewhere),
+        else config.finetune_config(trial, folder).model_dump(
+            exclude=elsewhere, exclude_defaults=True
+        ),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

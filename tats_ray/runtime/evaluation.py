@@ -23,6 +23,7 @@ from tats_ray.models.precision import default_device
 from tats_ray.models.state import State
 from tats_ray.runtime.mlflow_link import note_synchronised, synchronise
 from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.storage import writing
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import save_confusion
 from tats_ray.training.checkpoint import newest_checkpoint
@@ -110,16 +111,20 @@ def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        StorageError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file, picture = folder / f"{name}.json", folder / f"{name}.png"
     content = accuracy.figures() | {
         "classes": accuracy.per_class,
         "missing": [{"path": path, "reason": reason} for path, reason in accuracy.missing],
         "confusion": accuracy.confusion.tolist(),
     }
-    file.write_text(json.dumps(content))
-    save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+        save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
     return [file, picture]
 
 

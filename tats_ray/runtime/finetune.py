@@ -13,6 +13,7 @@ from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.models.classifier import build_classifier
 from tats_ray.runtime.backend import Backend
 from tats_ray.runtime.evaluation import evaluate_run, synchronise_evaluation
@@ -72,6 +73,9 @@ def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
             directory.write_summary(summary)
         say_summary(str(directory.path), summary)
         return summary
+    except TooManyBrokenVideosError as error:
+        directory.write_quarantine(directory.quarantine() | error.reasons)
+        raise
     finally:
         directory.close()
 

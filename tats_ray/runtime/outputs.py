@@ -13,6 +13,7 @@ from tats_ray.evaluation.held_out import HeldOut
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
 from tats_ray.runtime.backend import StateT
 from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.storage import writing
 from tats_ray.tracking.pictures import save_pictures
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, TrainingState, write_checkpoint
@@ -83,7 +84,9 @@ class PretrainOutputs(RunOutputs[TrainingState]):
         inspector = Inspector(self.config, state)
         if draw:
             shown = inspector.inspect(self.held_out.rows(0, tracking.picture_clips))
-            for file in save_pictures(shown, self.config.grid, self.directory.pictures, step):
+            with writing(self.directory.pictures):
+                files = save_pictures(shown, self.config.grid, self.directory.pictures, step)
+            for file in files:
                 tracker.mlflow.log_file(file, "pictures")
         if not measure:
             return {}

@@ -9,7 +9,8 @@ from tats_ray.config import Config
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
-from tats_ray.evaluation.held_out import load_held_out
+from tats_ray.errors import CheckpointError, TooManyBrokenVideosError, VideoDecodeError
+from tats_ray.evaluation.held_out import HeldOut, load_held_out
 from tats_ray.models.mae import build_mae
 from tats_ray.runtime.backend import Backend
 from tats_ray.runtime.mlflow_link import synchronise
@@ -42,13 +43,26 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
             say(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
             synchronise(config, directory)
             return done
-        held_out = load_held_out(config, held_out_manifest, HELD_OUT_CLIPS)
+        held_out = _held_out(config, held_out_manifest)
         outputs = PretrainOutputs(config, directory, held_out)
         summary = PretrainRun(config, directory, plan, outputs, StopRequest()).run()
         say_summary(str(directory.path), summary)
         return summary
+    except TooManyBrokenVideosError as error:
+        directory.write_quarantine(directory.quarantine() | error.reasons)
+        raise
     finally:
         directory.close()
+
+
+def _held_out(config: Config, manifest: str) -> HeldOut:
+    try:
+        return load_held_out(config, manifest, HELD_OUT_CLIPS)
+    except VideoDecodeError as error:
+        raise TooManyBrokenVideosError(
+            f"{manifest}: none of the first {HELD_OUT_CLIPS} videos to look at can be decoded; the "
+            f"first is {error}; repair the manifest (data.held_out_manifest or data.manifest)"
+        ) from None
 
 
 def check_model_files(config: Config) -> None:
@@ -81,7 +95,13 @@ class PretrainRun(TrainingRun[TrainingState]):
         self._pictures = outputs
 
     def read_state(self, checkpoint: Path) -> TrainingState:
-        return read_state(checkpoint)
+        state = read_state(checkpoint)
+        if self._config.masking.learned and state.policy is None:
+            raise CheckpointError(
+                f"{checkpoint / 'sampler.safetensors'}: is missing; remove that folder, and the "
+                "run continues from the checkpoint before"
+            )
+        return state
 
     def build_backend(self) -> Backend[TrainingState]:
         return build_backend(self._config, self.plan, self.directory)

@@ -16,7 +16,7 @@ from tats_ray.config import dump_config
 from tats_ray.config.probe import ProbeConfig, ProbeSection
 from tats_ray.data.labels import class_index, classes_of
 from tats_ray.data.manifest import read_manifest
-from tats_ray.errors import ResourceError, RunDirectoryError
+from tats_ray.errors import CheckpointError, ResourceError
 from tats_ray.evaluation.feature_cache import feature_key, read_features, write_features
 from tats_ray.evaluation.features import (
     BlockFeatures,
@@ -36,6 +36,7 @@ from tats_ray.evaluation.splits import (
 from tats_ray.models.precision import default_device
 from tats_ray.models.state import State
 from tats_ray.runtime.run_directory import read_json
+from tats_ray.storage import writing
 from tats_ray.tracking.console import say
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import save_confusion, say_probe
@@ -69,7 +70,10 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     step = read_progress(checkpoint).step
     data = read_probe_data(config.probe)
     weights = read_tensors(checkpoint, "mae")
-    found = [_features(config, weights, name, table) for name, table in data.manifests]
+    try:
+        found = [_features(config, weights, name, table) for name, table in data.manifests]
+    except CheckpointError as error:
+        raise CheckpointError(f"probe.checkpoint: {checkpoint}: {error}") from None
     missing = {path: reason for part in found for path, reason in part.missing.items()}
     paths = [path for _, table in data.manifests for path in table["path"].to_pylist()]
     videos = LabelledVideos(
@@ -121,7 +125,15 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
     """A manifest's features, from the run's cache where they are."""
     run, section = config.run, config.probe
     plan = ExtractionPlan(
-        run.data, run.model, run.grid, weights, section.views, section.layer, manifest
+        data=run.data,
+        model=run.model,
+        grid=run.grid,
+        weights=weights,
+        views=section.views,
+        layer=section.layer,
+        pool=section.pool,
+        change=section.change,
+        manifest=manifest,
     )
     folder, key = _feature_folder(config.directory), feature_key(plan)
     found = read_features(folder, key, manifest.num_rows)
@@ -140,10 +152,8 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
 def _feature_folder(directory: Path) -> Path:
     """The run's cache; made before hours of work go into what belongs there."""
     folder = directory / "features"
-    try:
+    with writing(folder):
         folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder}: cannot be made ({error.strerror})") from None
     return folder
 
 
@@ -178,14 +188,15 @@ def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeature
 def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
     """Writes `<run>/probes/<name>`, shows the figures and logs them."""
     folder = config.directory / "probes" / config.probe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("confusion_*.png"):  # of an earlier call with other methods
-        old.unlink()
-    (folder / "config.yaml").write_text(dump_config(config.resolved))
-    (folder / "probe.json").write_text(json.dumps(report, indent=2))
     title = f"{config.run.run.name} after step {report['step']}"
-    for method, result in report["results"].items():
-        save_confusion(result, f"{title}, {method}", folder / f"confusion_{method}.png")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("confusion_*.png"):  # of an earlier call with other methods
+            old.unlink()
+        (folder / "config.yaml").write_text(dump_config(config.resolved))
+        (folder / "probe.json").write_text(json.dumps(report, indent=2))
+        for method, result in report["results"].items():
+            save_confusion(result, f"{title}, {method}", folder / f"confusion_{method}.png")
     say(f"{title}: {folder}")
     say_probe(report["results"])
     if config.run.tracking.mlflow:

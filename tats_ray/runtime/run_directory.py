@@ -15,6 +15,7 @@ from tats_ray.config import dump_config
 from tats_ray.config.job import JobConfig
 from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
+from tats_ray.storage import writing
 from tats_ray.tracking.mlflow_store import flatten, output_dir
 
 # What may differ between the parts of one run: it changes where and how the run executes, but
@@ -25,6 +26,9 @@ _FREE = (
     "train.publish_interval", "run.output_dir", "data.prefetch_blocks", "data.decode_seconds",
     "data.broken_share",
 )  # fmt: skip
+
+
+_MEND = "bring it back from a copy, or use another run.name"
 
 
 class RunDirectory:
@@ -50,12 +54,14 @@ class RunDirectory:
 
         Raises:
             RunDirectoryError: another process works on it, or another run is in it.
+            StorageError: it cannot be written to.
         """
         if must_exist and not self.config_file.exists():
             raise RunDirectoryError(
                 f"{self.path}: holds no run to resume; start it without --resume"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
         if self.config_file.exists():
@@ -95,11 +101,12 @@ class RunDirectory:
 
     def note_nonfinite(self, what: str, paths: list[str]) -> None:
         """Appends a step that was not finite, with the videos of its clips."""
-        with self.nonfinite.open("a", encoding="utf-8") as file:
+        with writing(self.nonfinite), self.nonfinite.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, "videos": paths}) + "\n")
 
     def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("w")
+        with writing(self.path / ".lock"):
+            self._lock = (self.path / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -124,12 +131,28 @@ class RunDirectory:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run directory; empty where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """A JSON file of a run directory; empty where there is none.
+
+    Raises:
+        RunDirectoryError: it is damaged; names the file and the remedy.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error}); {_MEND}") from None
+    if not isinstance(content, dict):
+        raise RunDirectoryError(f"{path}: is no JSON object; {_MEND}")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one step."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
+    with writing(path):
+        try:
+            aside.write_text(text)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tats_ray.config.compare import CompareSection
 from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
 
 _ACCURACIES = ("linear", "knn", "finetune")
-_PLAIN = {"moving": 2, "static": 2, "moving/static": 2, "loss": 4, "steps": 0, "tflops": 1}
+_PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0, "tflops": 1}
 
 
 def write_comparison(folder: Path, section: CompareSection, comparison: Comparison) -> list[Path]:
@@ -45,7 +45,9 @@ def say_comparison(title: str, section: CompareSection, comparison: Comparison) 
     """A narrow table on the terminal; the files have every figure."""
     if not comparison.results:
         return
-    header, rows = _rows(section, comparison, [section.metric, "moving", "static"])
+    header, rows = _rows(
+        section, comparison, list(dict.fromkeys([section.metric, "moving", "static"]))
+    )
     table = Table(*header, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
@@ -80,28 +82,35 @@ def _rows(
         row += [_cell(name, summary[name]) if name in summary else "-" for name in figures]
         for reference in section.references:
             pair = (comparison.by_seed(ratio, name, section.metric) for name in (arm, reference))
-            row.append("" if arm == reference else _difference(paired_difference(*pair)))
+            difference = paired_difference(*pair)
+            row.append("" if arm == reference else _difference(difference, _scale(section.metric)))
         rows.append(row)
     return header, rows
 
 
+def _scale(figure: str) -> int:
+    """Accuracies are shown in per cent."""
+    return 100 if figure in _ACCURACIES else 1
+
+
 def _cell(name: str, figure: Spread) -> str:
-    digits, scale = (1, 100) if name in _ACCURACIES else (_PLAIN[name], 1)
+    digits, scale = _PLAIN.get(name, 1), _scale(name)
     mean = f"{scale * figure.mean:.{digits}f}"
     if math.isnan(figure.deviation) or figure.deviation == 0:
         return mean
     return f"{mean} ± {scale * figure.deviation:.{digits}f}"
 
 
-def _difference(difference: PairedDifference | None) -> str:
-    """In points: `+3.1 [1.2, 5.0]`, with a star where the interval excludes zero."""
+def _difference(difference: PairedDifference | None, scale: int) -> str:
+    """`+3.1 [1.2, 5.0]`, with a star where the interval excludes zero."""
     if difference is None:
         return "-"
-    mean = f"{100 * difference.mean:+.1f}"
+    digits = 1 if scale > 1 else 2
+    mean = f"{scale * difference.mean:+.{digits}f}"
     if math.isinf(difference.low):
         return mean
-    star = " *" if difference.excludes_zero else ""
-    return f"{mean} [{100 * difference.low:.1f}, {100 * difference.high:.1f}]{star}"
+    low, high = (f"{scale * end:.{digits}f}" for end in (difference.low, difference.high))
+    return f"{mean} [{low}, {high}]{' *' if difference.excludes_zero else ''}"
 
 
 def _csv(comparison: Comparison) -> str:
@@ -123,12 +132,12 @@ def _draw_by_ratio(axis: Any, section: CompareSection, comparison: Comparison) -
         points = _points(section, comparison, arm)
         axis.errorbar(
             [ratio for ratio, _, _ in points],
-            [100 * figure.mean for _, figure, _ in points],
-            yerr=[_bar(figure) for _, figure, _ in points],
+            [_scale(section.metric) * figure.mean for _, figure, _ in points],
+            yerr=[_bar(section.metric, figure) for _, figure, _ in points],
             marker="o", capsize=3, label=arm,
         )  # fmt: skip
     axis.set_xlabel("share of masked tokens")
-    axis.set_ylabel(f"{section.metric} accuracy, %")
+    axis.set_ylabel(_axis_label(section.metric))
 
 
 def _draw_by_cost(axis: Any, section: CompareSection, comparison: Comparison) -> None:
@@ -136,14 +145,14 @@ def _draw_by_cost(axis: Any, section: CompareSection, comparison: Comparison) ->
         points = _points(section, comparison, arm)
         axis.errorbar(
             [cost for _, _, cost in points],
-            [100 * figure.mean for _, figure, _ in points],
-            yerr=[_bar(figure) for _, figure, _ in points],
+            [_scale(section.metric) * figure.mean for _, figure, _ in points],
+            yerr=[_bar(section.metric, figure) for _, figure, _ in points],
             marker="o", capsize=3, linestyle="none", label=arm,
         )  # fmt: skip
         for ratio, figure, cost in points:
-            axis.annotate(f" {ratio:g}", (cost, 100 * figure.mean), fontsize=7)
+            axis.annotate(f" {ratio:g}", (cost, _scale(section.metric) * figure.mean), fontsize=7)
     axis.set_xlabel("pre-training, TFLOP")
-    axis.set_ylabel(f"{section.metric} accuracy, %")
+    axis.set_ylabel(_axis_label(section.metric))
 
 
 def _draw_enrichment(axis: Any, section: CompareSection, comparison: Comparison) -> None:
@@ -172,8 +181,12 @@ def _points(
     ]
 
 
-def _bar(figure: Spread) -> float:
-    return 0.0 if math.isnan(figure.deviation) else 100 * figure.deviation
+def _bar(metric: str, figure: Spread) -> float:
+    return 0.0 if math.isnan(figure.deviation) else _scale(metric) * figure.deviation
+
+
+def _axis_label(metric: str) -> str:
+    return f"{metric} accuracy, %" if metric in _ACCURACIES else metric.replace("_", " ")
 
 
 def _save(

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tats_ray.storage import writing
 from tats_ray.tracking.interval import Record
 
 
@@ -16,24 +17,28 @@ class MetricsFile:
     def __init__(self, path: Path, resumed_step: int) -> None:
         kept = [line for line in read_records(path) if line["step"] <= resumed_step]
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        aside.replace(path)
+        with writing(path):
+            aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            aside.replace(path)
         # An interval of which no step was finite has no loss.
         losses = [line["loss"] for line in kept if "loss" in line]
         self.first_loss: float | None = losses[0] if losses else None
         self.last_loss: float | None = losses[-1] if losses else None
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:
         """Adds a record; it is in the operating system's hands when this returns."""
-        self._file.write(json.dumps({"step": record.step, **record.figures}) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps({"step": record.step, **record.figures}) + "\n")
+            self._file.flush()
         self.last_loss = record.figures.get("loss", self.last_loss)
         if self.first_loss is None:
             self.first_loss = self.last_loss
 
     def close(self) -> None:
-        self._file.close()
+        with writing(self._path):  # a line that found no space is tried once more
+            self._file.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -21,10 +21,12 @@ from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
 from tats_ray.rl.versions import PolicyState
+from tats_ray.storage import writing
 from tats_ray.training.work import TrainState
 
 FORMAT = 1
 _PREFIX = "step_"
+_MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
 
 
 class Storable(Protocol):
@@ -99,31 +101,47 @@ def write_checkpoint(folder: Path, state: Storable, progress: Progress, keep: in
     """Writes `step_<n>` and removes all but the newest `keep`.
 
     Raises:
-        OSError: disc full or read-only; the previous checkpoints are intact.
+        StorageError: disc full or read-only; the previous checkpoints are intact.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{progress.step:08d}"
     aside = folder / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        for name, tensors in state.files().items():
-            save_file(tensors, aside / f"{name}.safetensors")
-        for name, content in state.documents().items():
-            (aside / f"{name}.json").write_text(json.dumps(content, indent=2))
-        text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
-        (aside / "progress.json").write_text(text)
-        for file in aside.iterdir():
-            _flush(file)
-        if final.exists():  # the same step again, after a resume
-            shutil.rmtree(final)
-        aside.rename(final)
-        _flush(folder)
-    finally:
+    with writing(final):
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        try:
+            _write_files(aside, state, progress)
+            _put(aside, final)
+            _flush(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        with writing(old):
+            shutil.rmtree(old)
     return final
+
+
+def _write_files(folder: Path, state: Storable, progress: Progress) -> None:
+    for name, tensors in state.files().items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    for name, content in state.documents().items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2))
+    text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
+    (folder / "progress.json").write_text(text)
+    for file in folder.iterdir():
+        _flush(file)
+
+
+def _put(aside: Path, final: Path) -> None:
+    """Renames; the same step written before a resume leaves as a whole, never file by file."""
+    if not final.exists():
+        aside.rename(final)
+        return
+    before = final.with_name(f"{aside.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    final.rename(before)
+    aside.rename(final)
+    shutil.rmtree(before)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -158,9 +176,14 @@ def read_progress(path: Path) -> Progress:
             raise CheckpointError(f"{file}: written by another version of tats_ray")
         content["cursor"] = Cursor(**content["cursor"])
         content["interval"] = {k: (v, n) for k, (v, n) in content["interval"].items()}
-        return Progress(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from None
+        progress = Progress(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); {_MEND}") from None
+    cursor = progress.cursor
+    for count in (progress.step, progress.clips, progress.policy_version, cursor.block, cursor.row):
+        if type(count) is not int or count < 0:
+            raise CheckpointError(f"{file}: '{count}' is no count of steps or clips; {_MEND}")
+    return progress
 
 
 def read_state(path: Path) -> TrainingState:
@@ -171,9 +194,10 @@ def read_state(path: Path) -> TrainingState:
     """
     progress = read_progress(path)
     heads = read_tensors(path, "heads") if (path / "heads.safetensors").exists() else {}
-    train = TrainState(
-        progress.step, read_tensors(path, "mae"), heads, read_tensors(path, "mae_optimizer")
-    )
+    optimizer = read_tensors(path, "mae_optimizer")
+    if progress.step and not optimizer:
+        raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
+    train = TrainState(progress.step, read_tensors(path, "mae"), heads, optimizer)
     if not (path / "sampler.safetensors").exists():
         return TrainingState(train, None)
     policy = PolicyState(
@@ -194,10 +218,14 @@ def read_tensors(path: Path, name: str) -> State:
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: is not a complete safetensors file ({error})") from None
+        raise CheckpointError(
+            f"{file}: is not a complete safetensors file ({error}); {_MEND}"
+        ) from None
+    except (KeyError, TypeError) as error:  # types that numpy does not have, such as bfloat16
+        raise CheckpointError(f"{file}: holds a type that is not read here ({error})") from None
     for key, value in tensors.items():
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{file}: '{key}' holds values that are not finite")
+            raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {_MEND}")
     return tensors
 
 

@@ -91,7 +91,9 @@ def _check_architecture(config_file: Path, config: FinetuneConfig) -> None:
     """Compares what weights do not tell, such as the number of heads."""
     if not config_file.is_file():
         return
-    pretrained: dict[str, Any] = read_yaml(config_file).get("model", {})
+    pretrained = read_yaml(config_file).get("model", {})
+    if not isinstance(pretrained, dict):
+        raise CheckpointError(f"{config_file}: 'model' is no section of settings")
     for name in _ARCHITECTURE:
         asked = getattr(config.model, name)
         if pretrained.get(name, asked) != asked:
@@ -118,7 +120,7 @@ def _of_head(name: str) -> bool:
 def _read_classes(file: Path) -> list[str]:
     try:
         classes = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{file}: is not a list of class names")

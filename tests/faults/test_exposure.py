@@ -25,6 +25,13 @@ PASSWORD, TOKEN = "hunter2-password", "5ecret" * 11
 LOCAL = ["cluster.mode=local", "cluster.object_store_mb=200", "train.steps=2000"]
 
 
+@pytest.fixture(autouse=True)
+def ordinary_environment(monkeypatch):
+    """Without what tests/ray sets for the cluster of this process."""
+    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def ray_folder(monkeypatch):
     """Where the run's Ray keeps its logs; short, for Unix sockets."""

@@ -27,7 +27,9 @@ def _plan(synthetic, broken):
     place = manifest.column_names.index("path")
     manifest = manifest.set_column(place, manifest.field("path"), pa.array(paths))
     weights = model_state(build_mae(config.model, config.grid, seed=3))
-    return ExtractionPlan(config.data, config.model, config.grid, weights, 2, None, manifest)
+    return ExtractionPlan(
+        config.data, config.model, config.grid, weights, 2, None, [1, 1, 1], False, manifest
+    )
 
 
 @pytest.mark.usefixtures("cluster")

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tats_ray"
 # Lowest first: a package may import itself and what stands before it.
-ORDER = ["errors", "config", "data", "models", "masking", "rl", "training", "evaluation",
+ORDER = ["errors", "storage", "config", "data", "models", "masking", "rl", "training", "evaluation",
          "tracking", "runtime"]  # fmt: skip
 
 

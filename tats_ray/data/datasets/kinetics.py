@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import first_present, numbered_lines
+from tats_ray.data.datasets.annotation import first_present, numbered_lines, plain_name
 from tats_ray.data.prepare import Entry
 from tats_ray.errors import ManifestError
 
@@ -30,14 +30,13 @@ def kinetics_entries(file: Path, videos: Path, split: str | None = None) -> list
     Raises:
         ManifestError: names file and line, or there is no row of that split.
     """
-    (top, header), *lines = numbered_lines(file)
-    columns = _columns(top, header, split)
-    rows = [(origin, _row(origin, line, columns)) for origin, line in lines]
-    chosen = [
-        _entry(origin, row, videos)
-        for origin, row in rows
-        if split is None or row["split"] in SPLITS[split]
-    ]
+    lines = numbered_lines(file)
+    columns = _columns(*next(lines), split)
+    chosen = []
+    for origin, line in lines:
+        row = _row(origin, line, columns)
+        if split is None or row["split"] in SPLITS[split]:
+            chosen.append(_entry(origin, row, str(videos)))
     if not chosen:
         wanted = "no rows" if split is None else f"no rows of the split '{split}'"
         raise ManifestError(f"{file}: has {wanted}; give the csv that has them")
@@ -67,6 +66,8 @@ def _row(origin: str, line: str, columns: list[str]) -> dict[str, str]:
     for name in ("youtube_id", "label"):
         if row.get(name) == "":
             raise ManifestError(f"{origin}: {name} is empty; fill it in or delete the line")
+        if name in row:
+            plain_name(origin, name, row[name])
     return row
 
 
@@ -77,10 +78,10 @@ def _fields(origin: str, line: str) -> list[str]:
         raise ManifestError(f"{origin}: {error}; mend the double quotes") from None
 
 
-def _entry(origin: str, row: dict[str, str], videos: Path) -> Entry:
+def _entry(origin: str, row: dict[str, str], videos: str) -> Entry:
     start, end = int(row["time_start"]), int(row["time_end"])
     name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
     label = row.get("label")
-    folders = [] if label is None else [videos / label, videos / label.replace(" ", "_")]
-    path = first_present(videos / name, *(folder / name for folder in folders))
+    folders = [] if label is None else [f"{label}/", f"{label.replace(' ', '_')}/"]
+    path = first_present(*(f"{videos}/{folder}{name}" for folder in ["", *folders]))
     return Entry(path, label, origin)

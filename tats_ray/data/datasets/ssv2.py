@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tats_ray.data.datasets.annotation import first_present, read_annotation
+from tats_ray.data.datasets.annotation import first_present, plain_name, read_annotation
 from tats_ray.data.prepare import Entry
 from tats_ray.errors import ManifestError
 
@@ -29,7 +29,7 @@ def ssv2_entries(file: Path, videos: Path, labels: Path | None = None) -> list[E
     entries = []
     for number, record in enumerate(records, start=1):
         origin = f"{file}: entry {number}"
-        name = _text(origin, record, "id")
+        name = plain_name(origin, "id", _text(origin, record, "id"))
         label = _class(_text(origin, record, "template")) if labelled else None
         if known is not None and label is not None and label not in known:
             raise ManifestError(f"{origin}: class '{label}' is not in {labels}; give its labels")

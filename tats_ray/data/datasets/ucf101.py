@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import first_present, numbered_lines
+from tats_ray.data.datasets.annotation import first_present, numbered_lines, plain_name
 from tats_ray.data.prepare import Entry
 from tats_ray.errors import ManifestError
 
@@ -31,6 +31,7 @@ def ucf101_entries(file: Path, videos: Path, labels: Path | None = None) -> list
         if match is None:
             raise ManifestError(f"{origin}: '{line}' must be <class>/<video> or <class>/<video> 7")
         label, name, number = match.groups()
+        plain_name(origin, "class", label)
         if numbers is not None:
             _check(origin, label, number, numbers)
         path = videos / label / name

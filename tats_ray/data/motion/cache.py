@@ -17,6 +17,7 @@ import numpy as np
 
 from tats_ray.data.motion.vectors import VideoFields
 from tats_ray.errors import MotionPriorError
+from tats_ray.storage import writing
 
 _FORMAT = 1  # raise it when the same settings give other fields
 
@@ -28,7 +29,11 @@ def cache_file(folder: str, path: str) -> Path:
 
 
 def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> None:
-    """Writes a video's motion aside and renames it, so that readers never see half a file."""
+    """Writes a video's motion aside and renames it, so that readers never see half a file.
+
+    Raises:
+        StorageError: disc full or read-only.
+    """
     header = {
         "format": _FORMAT,
         "source": source,
@@ -39,17 +44,18 @@ def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> No
         **_identity(path),
     }
     target = cache_file(folder, path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.stem}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(
-            aside,
-            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-            fields=motion.fields.astype(np.float16),
-        )
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(
+                aside,
+                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+                fields=motion.fields.astype(np.float16),
+            )
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:

@@ -71,7 +71,7 @@ def _pictures(path: str) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
 
     try:
         with av.open(path) as container:
-            for frame in container.decode(video=0):
+            for frame in container.decode(container.streams.best("video")):
                 if frame.rotation:
                     raise MotionPriorError(
                         path,

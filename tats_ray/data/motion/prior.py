@@ -60,13 +60,37 @@ def clip_motion(
     Raises:
         MotionPriorError: path, and a reason with its remedy.
     """
+    return clips_motion(request, path, frames[None], indices[None])[0]
+
+
+def clips_motion(
+    request: MotionRequest, path: str, frames: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
+    """Motion of the clips of one video, as `clip_motion`; what the codec or the cache holds is read
+    once for all of them.
+
+    Args:
+        frames: uint8 [R, T, H, W, 3].
+        indices: int64 [R, T].
+
+    Returns:
+        float32 [R, T // tubelet, grid, grid, 2].
+
+    Raises:
+        MotionPriorError: path, and a reason with its remedy.
+    """
     if request.cache is None and request.source != "vectors":
-        return _from_pictures(request, path, frames)
-    last = int(indices[-1])
+        return np.stack([_from_pictures(request, path, clip) for clip in frames])
     if request.cache is None:
-        fields = vector_fields(path, request.grid, last).fields
+        fields = vector_fields(path, request.grid, int(indices.max())).fields
     else:
         fields = read_fields(request.cache, path, request.source, request.grid)
+    return np.stack([_from_fields(request, path, fields, places) for places in indices])
+
+
+def _from_fields(
+    request: MotionRequest, path: str, fields: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
     fields = _hold_last(fields, path, indices)
     if request.form == "field":
         return slice_means(clip_steps(fields, indices), request.tubelet)

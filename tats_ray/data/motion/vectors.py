@@ -89,7 +89,7 @@ def _decode(path: str, grid: int, last: int | None) -> tuple[list[_Painted], lis
     painted: list[_Painted] = []
     order: list[int | None] = []
     with av.open(path) as container:
-        stream = container.streams.video[0]
+        stream = container.streams.best("video")
         codec = stream.codec_context.codec.canonical_name
         if codec not in CODECS:
             raise MotionPriorError(path, f"codec {codec} gives no motion vectors; {_REMEDY}")

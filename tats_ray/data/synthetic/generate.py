@@ -19,6 +19,7 @@ from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.synthetic.motion import CLASSES
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
+from tats_ray.storage import writing
 
 _FORMAT = 2  # raise it when the same settings give other videos
 
@@ -35,19 +36,23 @@ def ensure_synthetic(section: SyntheticSection, output_dir: Path) -> SyntheticSe
     """Makes the set on first use; later runs with the same settings find it.
 
     The folder is written aside and renamed, so that a half-written set is never used.
+
+    Raises:
+        StorageError: disc full or read-only; nothing is left of the attempt.
     """
     root = Path(section.root) if section.root else output_dir / "synthetic" / _digest(section)
     made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
     if made.train.exists() and made.held_out.exists():
         return made
-    root.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        _write_split(section, aside, root, "train", 0, section.clips)
-        _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
-        aside.rename(root)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        try:
+            _write_split(section, aside, root, "train", 0, section.clips)
+            _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
+            aside.rename(root)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -66,13 +67,20 @@ def test_a_file_and_overrides(run, tmp_path):
         ("data.stride=0", "data.stride: input should be greater than or equal to 1, got 0"),
         ("probe.l2=[0.0]", "probe.l2.0: input should be greater than 0"),
         ("probe.layer=3", "probe.layer 3: the encoder has 2 blocks"),
+        ("probe.pool=[1, 9, 1]", "probe.pool [1, 9, 1]: at most [4, 2, 2] fit the tokens"),
         ("probe.test=null", "nothing is held out: give probe.test, or probe.folds"),
         ("probe.checkpoint=/no/where", "probe.checkpoint /no/where: is neither a run directory"),
     ],
 )
 def test_mistakes_are_one_line(run, override, message):
-    with pytest.raises(ConfigError, match=message.replace("?", r"\?").split("\n")[0]):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         _load(run, override)
+
+
+def test_changes_lie_between_slices(run):
+    _load(run, "probe.pool=[4, 1, 1]")
+    with pytest.raises(ConfigError, match="changes between slices counted"):
+        _load(run, "probe.pool=[4, 1, 1]", "probe.change=true")
 
 
 def test_the_command_line_ends_with_two(capsys, run):

@@ -16,7 +16,9 @@ import pytest
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.video_writer import write_h264
-from tats_ray.errors import VideoDecodeError
+from tats_ray.errors import ComponentFailedError, VideoDecodeError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +179,12 @@ def _failure(decoder, request):
     except VideoDecodeError as error:
         return error.reason
     return None
+
+
+def test_a_decoder_that_cannot_start_blames_no_video(counted, decoder, monkeypatch, tmp_path):
+    """An installation that lacks a library."""
+    (tmp_path / "numpy.py").write_text("raise ImportError('no numpy')")
+    monkeypatch.setattr("tats_ray.data.decoder_process._PACKAGE_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(ComponentFailedError, match=r"ended at once \(status 1\)"):
+        decoder.decode(_request(counted), 20)

@@ -4,7 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.data.sampling import ClipOrder, frame_indices, temporal_starts
+from tats_ray.data.sampling import (
+    ClipOrder,
+    frame_indices,
+    jittered_segment_indices,
+    segment_indices,
+    temporal_starts,
+)
 
 
 @given(total=st.integers(1, 400), frames=st.integers(1, 32), stride=st.integers(1, 8),
@@ -49,3 +55,27 @@ def test_a_start_belongs_to_a_position():
     assert np.array_equal(
         temporal_starts(7, positions)[12:20], temporal_starts(7, positions[12:20])
     )
+
+
+@given(total=st.integers(1, 10**6), frames=st.integers(1, 64),
+       start=st.floats(0, 1, exclude_max=True))  # fmt: skip
+def test_every_segment_gives_one_of_its_frames(total, frames, start):
+    edges = np.arange(frames + 1) * total / frames
+    first, behind = np.floor(edges[:-1] - 1e-6), np.ceil(edges[1:] + 1e-6)  # sums are rounded
+    for find in (segment_indices, jittered_segment_indices):
+        indices = find(total, frames, start)
+        assert indices.dtype == np.int64 and len(indices) == frames
+        assert ((indices >= first) & (indices < behind)).all()
+        assert indices.min() >= 0 and indices.max() < total
+
+
+@given(videos=st.integers(1, 30), repeats=st.integers(1, 5), first=st.integers(0, 60),
+       count=st.integers(1, 60), seed=st.integers(0, 9))  # fmt: skip
+def test_repeats_stand_side_by_side_and_every_video_comes_once_an_epoch(
+    videos, repeats, first, count, seed
+):
+    order = ClipOrder(videos, seed, repeats)
+    whole = order.rows(0, videos * repeats)
+    assert (whole.reshape(videos, repeats) == whole.reshape(videos, repeats)[:, :1]).all()
+    assert sorted(whole[::repeats]) == list(range(videos))
+    assert np.array_equal(order.rows(first, count), order.rows(0, first + count)[first:])

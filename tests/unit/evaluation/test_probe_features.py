@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from tats_ray.config import TokenGrid
 from tats_ray.data.augment import augment_clips
 from tats_ray.data.decode import decode_clips
 from tats_ray.data.manifest import read_manifest
@@ -23,7 +24,13 @@ from tats_ray.evaluation.feature_cache import (
     read_features,
     write_features,
 )
-from tats_ray.evaluation.features import ExtractionPlan, VideoFeatures, extract_serially, gather
+from tats_ray.evaluation.features import (
+    ExtractionPlan,
+    VideoFeatures,
+    extract_serially,
+    gather,
+    pool_tokens,
+)
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tests.conftest import tiny_config
@@ -42,7 +49,15 @@ def _plan(synthetic, mae, videos=6, **changes):
     config = tiny_config("data.broken_share=0.5")
     manifest = read_manifest(synthetic.train).slice(0, videos)
     plan = ExtractionPlan(
-        config.data, config.model, config.grid, model_state(mae), 1, None, manifest
+        config.data,
+        config.model,
+        config.grid,
+        model_state(mae),
+        1,
+        None,
+        [1, 1, 1],
+        False,
+        manifest,
     )
     return dataclasses.replace(plan, **changes)
 
@@ -212,3 +227,35 @@ def test_a_file_of_another_length_is_damaged(tmp_path):
     assert len(load_file(cache_file(tmp_path, KEY))["features"]) == 3
     with pytest.raises(FeatureCacheError):
         read_features(tmp_path, KEY, 4)
+
+
+def test_pooling_in_cells_averages_each_cells_tokens_and_changes():
+    """4 slices of 2 x 2 tokens, one feature: t + 10 x row + 100 x column; the last slice rests."""
+    grid = TokenGrid(4, 2, 2)
+    time = torch.tensor([0.0, 1.0, 3.0, 3.0])
+    rows, columns = torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")
+    tokens = (time[:, None, None] + 10 * rows + 100 * columns).reshape(1, 16, 1)
+    whole = pool_tokens(tokens, grid, [1, 1, 1], change=False)
+    assert whole.tolist() == [[1.75 + 5 + 50]]
+    halves = pool_tokens(tokens, grid, [2, 1, 2], change=False)
+    assert halves.tolist() == [[5.5, 105.5, 8.0, 108.0]]
+    changed = pool_tokens(tokens, grid, [1, 1, 2], change=True)
+    assert changed.tolist() == [[6.75, 106.75, 1.0, 1.0]]  # steps of 1, 2 and 0
+
+
+def test_change_tells_what_the_mean_over_time_cancels():
+    grid = TokenGrid(4, 1, 1)
+    still, shaking = torch.zeros(1, 4, 1), torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1)
+    means = [pool_tokens(tokens, grid, [1, 1, 1], change=True) for tokens in (still, shaking)]
+    assert [found.tolist() for found in means] == [[[0.0, 0.0]], [[0.0, 2.0]]]
+
+
+def test_features_in_cells_are_as_wide_as_planned_and_cached_apart(synthetic, mae):
+    plan = _plan(synthetic, mae, videos=2)
+    cells = dataclasses.replace(plan, pool=[2, 2, 1], change=True)
+    found = _extract(cells)
+    assert found.features.shape == (2, 24 * 2 * 2 * 2) == (2, cells.width)
+    assert feature_key(cells) != feature_key(plan)
+    assert feature_key(cells) != feature_key(dataclasses.replace(cells, change=False))
+    halves = found.features[:, : 24 * 4].reshape(2, 24, 4).mean(axis=2)
+    np.testing.assert_allclose(halves, _extract(plan).features, rtol=1e-4, atol=1e-5)

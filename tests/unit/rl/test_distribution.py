@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tats_ray.rl.distribution import plackett_luce_log_prob, set_log_prob
 
@@ -44,3 +46,36 @@ def test_the_mean_rule_is_the_mean():
     index = torch.tensor([[[0, 3]], [[5, 1]]])
     wanted = torch.stack([log_policy[0, [0, 3]].mean(), log_policy[1, [5, 1]].mean()])
     assert torch.allclose(set_log_prob(log_policy, index)[:, 0], wanted)
+
+
+def _policies(tokens):
+    """Scores as odd as a sampler could give: equal, far apart, hardly different."""
+    score = st.floats(-30, 30, width=32) | st.sampled_from([0.0, -300.0, 300.0])
+    return st.lists(score, min_size=tokens, max_size=tokens)
+
+
+@given(data=st.data(), tokens=st.integers(2, 24))
+def test_log_probs_are_those_of_a_draw(data, tokens):
+    """Finite, never above 0, and those of all orders of a pair sum to that of the pair."""
+    scores = torch.tensor([data.draw(_policies(tokens))], dtype=torch.float64)
+    log_policy = scores.log_softmax(1)
+    size = data.draw(st.integers(1, tokens))
+    drawn = torch.tensor([[data.draw(st.permutations(range(tokens)))[:size]]])
+    picks = plackett_luce_log_prob(log_policy, drawn)
+    assert picks.shape == (1, 1, size)
+    assert torch.isfinite(picks).all() and (picks <= 1e-9).all()
+    assert picks[0, 0, 0].item() == pytest.approx(log_policy[0, drawn[0, 0, 0]].item(), abs=1e-9)
+    mean = set_log_prob(log_policy, drawn)
+    assert torch.isfinite(mean).all() and mean.item() <= 0
+    assert torch.equal(set_log_prob(log_policy, drawn.flip(2)), mean) or torch.allclose(
+        set_log_prob(log_policy, drawn.flip(2)), mean
+    ), "a set has no order"
+
+
+@given(data=st.data(), tokens=st.integers(2, 12))
+def test_renaming_tokens_renames_their_log_probs(data, tokens):
+    scores = torch.tensor([data.draw(_policies(tokens))], dtype=torch.float64)
+    order = torch.tensor(data.draw(st.permutations(range(tokens))))
+    drawn = torch.tensor([[data.draw(st.permutations(range(tokens)))]])
+    renamed = plackett_luce_log_prob(scores[:, order], torch.argsort(order)[drawn])
+    assert torch.allclose(plackett_luce_log_prob(scores, drawn), renamed, atol=1e-9)

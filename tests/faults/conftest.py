@@ -1,0 +1,21 @@
+"""Real discs for the tests of this folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.disc import SmallDisc
+
+
+@pytest.fixture
+def disc_of(tmp_path):
+    """Makes discs of so many KiB."""
+    made: list[SmallDisc] = []
+
+    def make(kib: int) -> SmallDisc:
+        made.append(SmallDisc(tmp_path / f"disc{len(made)}", kib))
+        return made[-1]
+
+    yield make
+    for disc in made:
+        disc.remove()

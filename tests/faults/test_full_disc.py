@@ -1,0 +1,225 @@
+"""Whatever is written: a full or read-only disc is one error with path and remedy, and what was
+written before stays as it was."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tats_ray.config.data import SyntheticSection
+from tats_ray.data.clips import Cursor
+from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
+from tats_ray.data.motion.cache import write_fields
+from tats_ray.data.motion.vectors import VideoFields
+from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.data.video_writer import write_h264
+from tats_ray.errors import StorageError
+from tats_ray.evaluation.feature_cache import write_features
+from tats_ray.evaluation.features import VideoFeatures
+from tats_ray.runtime.prepare_cli import prepare_data_main
+from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.tracking.interval import Record
+from tats_ray.tracking.metrics_file import MetricsFile, read_records
+from tats_ray.training.checkpoint import (
+    Progress,
+    TrainingState,
+    checkpoints,
+    read_state,
+    write_checkpoint,
+)
+from tats_ray.training.work import TrainState
+from tests.conftest import tiny_config
+
+VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
+
+
+def _state(step):
+    rng = np.random.default_rng(step)
+    weights = {"w": rng.random((100, 100))}
+    return TrainingState(TrainState(step, weights, {}, {"w/step": np.ones(())}), None)
+
+
+def _checkpoint(folder, step=1):
+    write_checkpoint(folder / "checkpoints", _state(step), Progress(step, 8, Cursor(), 0), keep=3)
+
+
+def _metrics(folder):
+    file = MetricsFile(folder / "metrics.jsonl", 10**9)
+    try:
+        for step in range(1, 2000):
+            file.write(Record(step, {"loss": 1.0, "reward": 0.123456789}))
+    finally:
+        file.close()
+
+
+def _synthetic(folder, clips=8):
+    section = SyntheticSection(clips=clips, held_out_clips=4, frames=12, size=64)
+    ensure_synthetic(section, folder)
+
+
+def _features(folder):
+    found = VideoFeatures(np.random.default_rng(0).random((500, 64), dtype=np.float32), {})
+    write_features(folder, "a" * 64, found)
+
+
+def _manifest(folder):
+    rows = [ManifestRow(f"/videos/{hash(i)}.mp4", None, i, 25.0, 9, 9) for i in range(1, 9000)]
+    write_manifest(folder / "train.parquet", rows)
+
+
+def _motion(folder):
+    fields = np.random.default_rng(0).random((99, 14, 14, 2), dtype=np.float32)
+    write_fields(str(folder / "motion"), str(Path(__file__)), "vectors", VideoFields(fields, 9, 9))
+
+
+def _run_file(folder):
+    directory = RunDirectory(tiny_config(f"run.output_dir={folder}"))
+    directory.open(Path(__file__), must_exist=False)
+    directory.close()
+
+
+WRITERS = [_checkpoint, _metrics, _synthetic, _features, _manifest, _motion, _run_file]
+
+
+def _check(error: StorageError, folder: Path, reason: str) -> None:
+    message = str(error)
+    assert message.startswith(str(folder)), message
+    assert reason in message
+    assert "choose another place" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_full_disc_is_named_and_nothing_half_written_stays(disc_of, write):
+    disc = disc_of(64)
+    disc.fill(spare=8192)
+    before = {path.name for path in disc.path.iterdir()}
+    if write is _run_file:
+        disc.free()
+        disc.fill()
+    with pytest.raises(StorageError) as caught:
+        write(disc.path)
+    _check(caught.value, disc.path, "No space left on device")
+    left = {path.name for path in disc.path.rglob("*") if path.is_file()} - before
+    assert left <= {"metrics.jsonl", ".lock"}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_read_only_disc_is_named(disc_of, write):
+    disc = disc_of(64)
+    disc.make_read_only()
+    with pytest.raises(StorageError) as caught:
+        write(disc.path)
+    _check(caught.value, disc.path, "Read-only file system")
+
+
+def test_many_synthetic_clips_are_written_by_processes_that_tell(disc_of):
+    disc = disc_of(256)
+    with pytest.raises(StorageError) as caught:
+        _synthetic(disc.path, clips=40)
+    _check(caught.value, disc.path, "No space left on device")
+    assert not list((disc.path / "synthetic").iterdir())
+
+
+def test_the_last_checkpoint_stays_and_loads(disc_of):
+    disc = disc_of(400)
+    _checkpoint(disc.path, 1)
+    _checkpoint(disc.path, 2)
+    wanted = (disc.path / "checkpoints" / "step_00000002" / "mae.safetensors").read_bytes()
+    disc.fill(spare=20_000)
+    with pytest.raises(StorageError):
+        _checkpoint(disc.path, 3)
+    with pytest.raises(StorageError):
+        _checkpoint(disc.path, 2)  # the same step again, after a resume
+    found = checkpoints(disc.path / "checkpoints")
+    assert [path.name for path in found] == ["step_00000001", "step_00000002"]
+    assert (found[-1] / "mae.safetensors").read_bytes() == wanted
+    assert read_state(found[-1]).train.step == 2
+    assert sorted(path.name for path in (disc.path / "checkpoints").iterdir()) == [
+        "step_00000001", "step_00000002",
+    ]  # fmt: skip
+    disc.free()
+    _checkpoint(disc.path, 2)
+    _checkpoint(disc.path, 3)
+    assert read_state(checkpoints(disc.path / "checkpoints")[-1]).train.step == 3
+
+
+def test_records_before_the_full_disc_are_whole(disc_of):
+    disc = disc_of(64)
+    with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+        _metrics(disc.path)
+    records = read_records(disc.path / "metrics.jsonl")
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    assert len(records) > 100
+
+
+def test_a_limit_of_file_sizes_is_told(tmp_path):
+    """A quota, as batch systems set it: the write itself fails, in Rust."""
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from tests.faults.test_full_disc import _checkpoint\n"
+        "from tats_ray.errors import StorageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n    _checkpoint(Path(sys.argv[1]))\n"
+        "except StorageError as error:\n    print(error)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True,
+        cwd=root,
+    )  # fmt: skip
+    assert "cannot be written (File too large); raise the limit of file sizes" in done.stdout
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        write_h264(folder / f"{name}.mp4", VIDEO, fps=8)
+    return folder
+
+
+def test_preparing_data_stops_at_the_full_disc_and_blames_no_video(disc_of, videos, capsys):
+    for option in (["--reencode"], ["--motion", "lucas_kanade", "--motion-folder"]):
+        disc = disc_of(64)
+        disc.fill(spare=8192)
+        manifest = videos.parent / "m.parquet"
+        manifest.unlink(missing_ok=True)
+        code = prepare_data_main([str(videos), str(manifest), *option, str(disc.path / "out")])
+        output = capsys.readouterr()
+        assert code == 1
+        assert "No space left on device" in output.err
+        assert output.err.startswith(f"error: {disc.path}")
+        assert output.err.count("\n") == 1
+        assert not [path for path in (disc.path / "out").rglob("*") if path.is_file()]
+
+
+def test_an_old_manifest_survives_the_full_disc(disc_of, videos, capsys):
+    disc = disc_of(64)
+    manifest = disc.path / "m.parquet"
+    assert prepare_data_main([str(videos), str(manifest)]) == 0
+    shutil.copy(videos / "a.mp4", videos / "d.mp4")
+    disc.fill()
+    assert prepare_data_main([str(videos), str(manifest)]) == 1
+    assert f"error: {manifest}: cannot be written (No space left" in capsys.readouterr().err
+    assert read_manifest(manifest).num_rows == 3
+
+
+def test_features_come_back_after_the_disc_is_freed(disc_of):
+    disc = disc_of(256)
+    disc.fill(spare=8192)
+    with pytest.raises(StorageError):
+        _features(disc.path)
+    disc.free()
+    _features(disc.path)
+    (file,) = disc.path.glob("*.safetensors")
+    assert load_file(file)["features"].shape == (500, 64)
