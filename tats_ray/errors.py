@@ -89,7 +89,15 @@ class FeatureEncoderError(TatsRayError):
 
 
 class NonFiniteError(TatsRayError):
-    """A loss, gradient or log-probability became NaN or infinite; no update was applied."""
+    """A loss, gradient or log-probability became NaN or infinite; no update was applied.
+
+    Attributes:
+        clips: places in the stream of the clips that it happened on, where they are known.
+    """
+
+    def __init__(self, message: str, clips: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.clips = clips
 
 
 class StaleRolloutError(TatsRayError):

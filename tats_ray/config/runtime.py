@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
+from tats_ray.config.secrets import without_credentials
 from tats_ray.config.section import Section
 
 
@@ -49,7 +50,13 @@ class TrackingSection(Section):
     uri: str | None = None  # empty: SQLite file <run.output_dir>/mlflow.db
     experiment: str = "tats_ray"
     parent: str | None = None  # id of the MLflow run that this one is shown below
+    wait_seconds: float = Field(30.0, ge=0)  # that a run's end waits for MLflow to take the rest
     log_interval: int = Field(10, ge=1)  # steps
     picture_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only
     picture_clips: int = Field(4, ge=1)
     enrichment_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only
+
+    @field_serializer("uri")
+    def uri_without_credentials(self, uri: str | None) -> str | None:
+        """What is saved, logged or sent to workers holds no password."""
+        return None if uri is None else without_credentials(uri)

@@ -6,8 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.train import TrainSection
+from tats_ray.models.nonfinite import OwnGradients, nonfinite
+from tats_ray.models.state import State, load_optimizer_state, optimizer_state
+
+_SKIPPED = "guard/skipped"  # beside the moments in a stored state
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -44,17 +49,39 @@ def learning_rate(section: TrainSection, step: int) -> float:
 
 
 class GuardedOptimizer:
-    """AdamW behind a guard: from the first non-finite gradient on, no step changes anything.
+    """AdamW behind a guard: a step whose gradient is not finite changes nothing, and behind
+    `skip_limit` such steps the next one ends it: from there on no step changes anything.
 
-    The guard is a flag on the device, so nothing synchronises per step; whoever reads metrics
-    reads `poisoned` with them and stops the run with the parameters as they were.
+    The guard is a count on the device that turns optimiser steps into no-ops, so nothing
+    synchronises per step. Whoever reads the figures reads the norms with them, counts `skipped`,
+    and stops the run with the parameters as they were.
+
+    Attributes:
+        own_fault: scalar on the device, 1.0 where this rank's own gradient of the last step was not
+            finite, before the ranks' were averaged.
+        skipped: steps that were left out, as far as figures have been read.
     """
 
-    def __init__(self, optimizer: torch.optim.AdamW, gradient_clip: float | None) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.AdamW,
+        gradient_clip: float | None,
+        skip_limit: int = 0,
+    ) -> None:
         self.optimizer = optimizer
         self.gradient_clip = gradient_clip if gradient_clip is not None else math.inf
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.poisoned = torch.zeros((), device=self.parameters[0].device)
+        self.device = self.parameters[0].device
+        self.skip_limit = skip_limit
+        self.skipped = 0
+        self._bad_steps = torch.zeros((), device=self.device)
+        self.own_fault = torch.zeros((), device=self.device)
+        self._own: OwnGradients | None = None
+
+    def watch(self, model: nn.Module) -> None:
+        """Tells this rank's faults from those of other ranks, where the model is data-parallel."""
+        if isinstance(model, DistributedDataParallel):
+            self._own = OwnGradients(model, self.device)
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -66,9 +93,29 @@ class GuardedOptimizer:
             lr: rate of the groups without an `lr_scale`.
         """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
-        self.poisoned = torch.maximum(self.poisoned, (~torch.isfinite(norm)).float())
+        bad = nonfinite(norm)
+        self.own_fault = bad if self._own is None else self._own.take()
+        self._bad_steps = self._bad_steps + bad
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)  # set by layer decay
-        self.optimizer.found_inf = self.poisoned  # type: ignore[attr-defined]
+        ended = (self._bad_steps > self.skip_limit).float()
+        self.optimizer.found_inf = torch.maximum(bad, ended)  # type: ignore[attr-defined]
         self.optimizer.step()
         return norm
+
+    def state(self, model: nn.Module) -> State:
+        """Moments by the names of the model's weights, and the count of skipped steps if any."""
+        moments = optimizer_state(model, self.optimizer)
+        skipped = self._bad_steps.cpu().numpy()
+        return moments | {_SKIPPED: skipped} if skipped else moments
+
+    def load(self, model: nn.Module, state: State) -> None:
+        """Continues from a state.
+
+        Raises:
+            CheckpointError: it is of another model.
+        """
+        moments = {name: value for name, value in state.items() if name != _SKIPPED}
+        load_optimizer_state(model, self.optimizer, moments)
+        self.skipped = int(state.get(_SKIPPED, 0))
+        self._bad_steps = torch.full_like(self._bad_steps, self.skipped)

@@ -15,6 +15,7 @@ from tats_ray.config import Config, config_from_dict
 from tats_ray.config.shares import Shares
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, StaleRolloutError
+from tats_ray.models.nonfinite import Fault
 from tats_ray.rl.env_runner import MaskingEnvRunner, RolloutReply
 from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import LearnerRound, MaskingPPOLearner
@@ -36,6 +37,7 @@ class RoundRequest:
 class RoundOutcome:
     rollout: Rollout
     figures: dict[str, float]
+    skipped: list[Fault]
 
 
 class MaskingPPO(PPO):
@@ -65,18 +67,18 @@ class MaskingPPO(PPO):
         started = time.monotonic()
         rollout = self._collect(request)
         collected = time.monotonic()
-        job = LearnerRound(request.batch, rollout, request.mae)
-        figures = self._on_learners(MaskingPPOLearner.update_round, job=job)
+        job = LearnerRound(request.step, request.batch, rollout, request.mae)
+        summary = self._on_learners(MaskingPPOLearner.update_round, job=job)
         self._policy_version += 1
         self._policy = None
+        figures = summary.figures | rollout.error_figures()
         figures |= {
-            "rollout/error": float(rollout.error.mean()),
             "rollout/mae_lag": float(request.step - rollout.mae_version),
             "rollout/seconds": collected - started,
             "rollout/runners": float(self.env_runner_group.num_healthy_remote_workers()),
             "ppo/seconds": time.monotonic() - collected,
         }
-        self._outcome = RoundOutcome(rollout, figures)
+        self._outcome = RoundOutcome(rollout, figures, summary.skipped)
 
     @functools.cached_property
     def settings(self) -> Config:

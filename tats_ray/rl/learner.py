@@ -18,16 +18,13 @@ from tats_ray.data.clips import ClipBatch
 from tats_ray.data.ray_stream import read_remote
 from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
+from tats_ray.models.ranks import Ranks
 from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
-from tats_ray.models.state import (
-    load_model_state,
-    load_optimizer_state,
-    model_state,
-    optimizer_state,
-)
-from tats_ray.rl.ppo import PPOBatch, PPOLoss, ppo_loss
+from tats_ray.models.state import load_model_state, model_state
+from tats_ray.rl.ppo import PPOBatch, ppo_loss
 from tats_ray.rl.rollout import Rollout
-from tats_ray.rl.update import build_ppo_batch, patch_tokens, summarize_losses
+from tats_ray.rl.update import build_ppo_batch, patch_tokens
+from tats_ray.rl.update_figures import UpdateFigures, UpdatePlace, UpdateSummary
 from tats_ray.rl.versions import PolicyState, VersionedWeights
 
 _EMBEDDING_PREFIX = "patch_embedding."
@@ -37,6 +34,7 @@ _EMBEDDING_PREFIX = "patch_embedding."
 class LearnerRound:
     """One round for the learners: clips by reference, rollouts, and the tokens' embedding."""
 
+    step: int
     batch: ClipBatch
     rollout: Rollout
     mae: VersionedWeights
@@ -57,13 +55,16 @@ class MaskingPPOLearner(PPOTorchLearner):
         values = self._settings.model.tubelet * self._settings.model.patch**2
         self._embedding = PatchEmbedding(values, self._settings.model.width).to(self._device)
         self._embedding_version = -1
-        self._losses: list[PPOLoss] = []
+        self._guard.watch(self._module[DEFAULT_MODULE_ID])
+        self._figures = UpdateFigures(self._guard)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        section = config_from_dict(config.env_config["config"]).rl
+        settings = config_from_dict(config.env_config["config"])
+        section = settings.rl
         sampler = self._module[module_id].unwrapped().sampler
         adamw = build_adamw(sampler, section.lr, section.weight_decay, (0.9, 0.999))
-        self._guard = GuardedOptimizer(adamw, section.gradient_clip)
+        limit = settings.train.skip_nonfinite
+        self._guard = GuardedOptimizer(adamw, section.gradient_clip, limit)
         self.register_optimizer(
             module_id=module_id,
             optimizer=adamw,
@@ -71,38 +72,36 @@ class MaskingPPOLearner(PPOTorchLearner):
             lr_or_lr_schedule=section.lr,
         )
 
-    def update_round(self, job: LearnerRound) -> dict[str, float]:
+    def update_round(self, job: LearnerRound) -> UpdateSummary:
         """One PPO update on this learner's rows of the round; returns its figures."""
-        share = len(job.rollout) // max(1, self.config.num_learners)
-        start = self._learner_index * share
+        share = len(job.rollout) // self._ranks.size
+        start = self._ranks.rank * share
         rollout = job.rollout.rows(start, start + share)
         self._load_embedding(job.mae)
         clips = read_remote(job.batch.rows(start, start + share))
         tokens = patch_tokens(self._settings, self._embedding, clips, self._device)
         batch = build_ppo_batch(self._settings, self._sampler, tokens, rollout)
-        self._losses = []
         section = self._settings.rl
         self.update(
             batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch._asdict())}, share),
             num_epochs=section.epochs,
             minibatch_size=self._settings.learner_minibatch_clips,
         )
-        return summarize_losses(self._losses, self._guard.poisoned)
+        return self._figures.read(UpdatePlace(job.step, clips.positions, self._ranks))
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         columns = PPOBatch(*(batch[name] for name in PPOBatch._fields))
         loss = ppo_loss(PolicyOutput(**fwd_out), columns, self._settings.rl)
-        self._losses.append(PPOLoss(*(part.detach() for part in loss)))
-        return loss.total
+        return self._figures.add_loss(loss)
 
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
         """As they are; clipping belongs to the guarded step."""
         return gradients_dict
 
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        self._guard.step(self._settings.rl.lr)
+        self._figures.step(self._settings.rl.lr)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """No adaptive KL coefficient and no schedule: skip RLlib's."""
@@ -115,14 +114,16 @@ class MaskingPPOLearner(PPOTorchLearner):
     def policy_state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""
         sampler = self._sampler
-        return PolicyState(
-            version, model_state(sampler), optimizer_state(sampler, self._guard.optimizer)
-        )
+        return PolicyState(version, model_state(sampler), self._guard.state(sampler))
 
     def load_policy_state(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
         load_model_state(self._sampler, state.sampler)
-        load_optimizer_state(self._sampler, self._guard.optimizer, state.optimizer)
+        self._guard.load(self._sampler, state.optimizer)
+
+    @property
+    def _ranks(self) -> Ranks:
+        return Ranks(self._learner_index, max(1, self.config.num_learners))
 
     @property
     def _sampler(self) -> TrajectorySampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,11 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.visible)
+
+    def error_figures(self) -> dict[str, float]:
+        """The mean error as a figure; none where an error is not finite."""
+        mean = float(self.error.mean())
+        return {"rollout/error": mean} if math.isfinite(mean) else {}
 
     def rows(self, start: int, stop: int) -> Rollout:
         """A contiguous part."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
-from tats_ray.errors import NonFiniteError
 from tats_ray.models.inputs import clip_pixels
 from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.precision import autocast
@@ -63,22 +62,3 @@ def minibatches(config: Config, batch: PPOBatch) -> Iterator[PPOBatch]:
     for _ in range(config.rl.epochs):
         for start in range(0, len(batch.tokens), size):
             yield PPOBatch(*(column[start : start + size] for column in batch))
-
-
-def summarize_losses(losses: list[PPOLoss], poisoned: Tensor) -> dict[str, float]:
-    """Means over the minibatches (largest ratio: maximum), read from the device at once.
-
-    Raises:
-        NonFiniteError: a gradient was not finite; the sampler is as it was before it.
-    """
-    table = torch.stack([torch.stack(list(loss)) for loss in losses])
-    summary = torch.cat([table.mean(dim=0), table[:, -1].amax()[None], poisoned[None]]).tolist()
-    figures = dict(zip(PPOLoss._fields, summary, strict=False))
-    figures["ratio_max"] = summary[-2]
-    if summary[-1]:
-        raise NonFiniteError(
-            f"PPO: a gradient or loss is not finite (policy loss {figures['policy']:.3g}, value "
-            f"loss {figures['value']:.3g}, largest ratio {figures['ratio_max']:.3g}); no update "
-            "was applied; lower rl.lr or rl.log_ratio_limit"
-        )
-    return {f"ppo/{name}": value for name, value in figures.items()}

@@ -8,13 +8,19 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tats_ray.config.job import JobConfig
 from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
+from tats_ray.runtime.clip_budget import store_warning
+from tats_ray.tracking.console import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Read by Ray when it is imported; a user's own setting wins.
 _ENVIRONMENT = {
@@ -28,6 +34,13 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+}
+# Of a local cluster: nothing listens on an interface that others reach. Ray names the variable for
+# the systems where it does so by default.
+_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
 }
 _NAMESPACE = "tats_ray"
 
@@ -52,7 +65,8 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     Raises:
         ResourceError: no cluster answers at `cluster.address`.
     """
-    for name, value in _ENVIRONMENT.items():
+    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
@@ -116,6 +130,22 @@ def cluster_resources() -> tuple[float, float]:
 
     resources = ray.cluster_resources()
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def say_store(config: JobConfig, build: Callable[[], nn.Module]) -> None:
+    """Warns where the cluster's object store may be too small for what the run holds in it.
+
+    Args:
+        build: the model that is trained.
+    """
+    import ray
+    import torch
+
+    with torch.device("meta"):  # counted, not made
+        parameters = sum(weights.numel() for weights in build().parameters())
+    store = ray.cluster_resources().get("object_store_memory", 0.0)
+    if warning := store_warning(config, parameters, store):
+        say(warning)
 
 
 def resident_cpus(config: JobConfig) -> float:

@@ -81,7 +81,7 @@ def _open_tracking(config: CompareConfig, directory: Path) -> MLflowRun | None:
         return None
     identity = directory / "study.json"
     tracked = MLflowRun(config, read_json(identity).get("mlflow_run_id"))
-    write_text(identity, json.dumps({"mlflow_run_id": tracked.run_id}))
+    write_text(identity, json.dumps({"mlflow_run_id": tracked.wait_id()}))
     return tracked
 
 

@@ -21,12 +21,15 @@ from tats_ray.evaluation.multi_view import (
 )
 from tats_ray.models.precision import default_device
 from tats_ray.models.state import State
-from tats_ray.runtime.run_directory import read_json
+from tats_ray.runtime.mlflow_link import note_synchronised, synchronise
+from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.storage import writing
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import save_confusion
 from tats_ray.training.checkpoint import newest_checkpoint
 from tats_ray.training.finetune_state import read_classifier
+
+_DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the figures
 
 
 def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, Any]:
@@ -48,15 +51,31 @@ def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, 
         ensure_connected(config)
         with native_stderr_to(run / "ray_train" / "evaluation.log"):
             accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
-    files = write_accuracy(run / "evaluation", Path(manifest).stem, accuracy)
-    run_id = read_json(run / "run.json").get("mlflow_run_id")
-    if run_id is not None and config.tracking.mlflow:
-        tracked = MLflowRun(config, run_id)
-        tracked.log_result(state.step, accuracy.figures())
-        for file in files:
-            tracked.log_file(file, "evaluation")
-        tracked.finish("FINISHED")
+    name, directory = Path(manifest).stem, RunDirectory(config)
+    write_accuracy(run / "evaluation", name, accuracy)
+    note_synchronised(directory, False)
+    synchronise_evaluation(config, directory, name, state.step)
     return accuracy.figures()
+
+
+def synchronise_evaluation(
+    config: FinetuneConfig, directory: RunDirectory, name: str, step: int
+) -> None:
+    """Sends MLflow what it lacks of a run, and of its evaluation on the manifest of this name.
+
+    Args:
+        step: steps of the classifier that was evaluated.
+    """
+    folder = directory.path / "evaluation"
+
+    def hand_over(run: MLflowRun) -> None:
+        content = json.loads((folder / f"{name}.json").read_text())
+        figures = {key: value for key, value in content.items() if key not in _DETAILS}
+        run.log_result(step, figures)
+        for suffix in ("json", "png"):
+            run.log_file(folder / f"{name}.{suffix}", "evaluation")
+
+    synchronise(config, directory, hand_over)
 
 
 def evaluate_classifier(

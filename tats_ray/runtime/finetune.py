@@ -14,14 +14,16 @@ from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
+from tats_ray.models.classifier import build_classifier
 from tats_ray.runtime.backend import Backend
-from tats_ray.runtime.evaluation import evaluate_run
+from tats_ray.runtime.evaluation import evaluate_run, synchronise_evaluation
+from tats_ray.runtime.mlflow_link import synchronise
 from tats_ray.runtime.outputs import RunOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.runtime.training_run import TrainingRun
 from tats_ray.tracking.console import say, say_summary
-from tats_ray.tracking.mlflow_run import output_dir
+from tats_ray.tracking.mlflow_store import output_dir
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.finetune_state import ClassifierState, read_classifier
 from tats_ray.training.finetune_trainer import ClassifierTrainer
@@ -58,11 +60,16 @@ def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
         summary = directory.summary()
         if summary and ("top1" in summary or data.test is None):
             say(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
+            if data.test is None:
+                synchronise(config, directory)
+            else:
+                synchronise_evaluation(config, directory, Path(data.test).stem, config.train.steps)
             return summary
         if not summary:
             summary = FinetuneRun(config, directory, data).run()
         if summary["steps"] == config.train.steps and data.test is not None:
             summary |= evaluate_run(config, directory.path, data.test)
+            summary["mlflow_run_id"] = directory.identity().get("mlflow_run_id")
             directory.write_summary(summary)
         say_summary(str(directory.path), summary)
         return summary
@@ -116,9 +123,10 @@ class FinetuneRun(TrainingRun[ClassifierState]):
             from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
 
             return SerialFinetuneBackend(config, self.plan, quarantined, data.classes, data.labels)
-        from tats_ray.runtime.cluster import cluster_resources, connect, preflight
+        from tats_ray.runtime.cluster import cluster_resources, connect, preflight, say_store
 
         connect(config)
+        say_store(config, lambda: build_classifier(config, len(data.classes)))
         shares = preflight(config, *cluster_resources())
         from tats_ray.runtime.finetune_ray import RayFinetuneBackend
 

@@ -67,8 +67,9 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     if not (run / "config.yaml").is_file():
         raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
     overrides = [text for text in rest if "=" in text]
-    place = f"run.output_dir={run.absolute().parent}"  # it may have been moved
-    config = load_as(FinetuneConfig, run / "config.yaml", [place, *overrides])
+    run = run.absolute()
+    place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
+    config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
     os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
     from tats_ray.runtime.evaluation import evaluate_run
     from tats_ray.runtime.finetune import manifests

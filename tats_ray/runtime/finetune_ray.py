@@ -13,7 +13,7 @@ from tats_ray.data.labels import ClipLabels
 from tats_ray.data.ray_stream import RayClipStream
 from tats_ray.data.stage import BlockPlan
 from tats_ray.runtime.backend import Finished
-from tats_ray.runtime.ray_backend import ITEMS_AHEAD
+from tats_ray.runtime.clip_budget import ITEMS_AHEAD
 from tats_ray.runtime.train_link import TrainLink
 from tats_ray.training.finetune_loop import classifier_worker
 from tats_ray.training.finetune_state import ClassifierState

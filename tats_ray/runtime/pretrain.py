@@ -11,13 +11,15 @@ from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import CheckpointError, TooManyBrokenVideosError, VideoDecodeError
 from tats_ray.evaluation.held_out import HeldOut, load_held_out
+from tats_ray.models.mae import build_mae
 from tats_ray.runtime.backend import Backend
+from tats_ray.runtime.mlflow_link import synchronise
 from tats_ray.runtime.outputs import PretrainOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.runtime.training_run import TrainingRun
 from tats_ray.tracking.console import say, say_summary
-from tats_ray.tracking.mlflow_run import output_dir
+from tats_ray.tracking.mlflow_store import output_dir
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import TrainingState, read_state
 
@@ -39,6 +41,7 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
         done = directory.summary()
         if done:
             say(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
+            synchronise(config, directory)
             return done
         held_out = _held_out(config, held_out_manifest)
         outputs = PretrainOutputs(config, directory, held_out)
@@ -128,9 +131,10 @@ def build_backend(
         from tats_ray.runtime.serial_backend import SerialBackend
 
         return SerialBackend(config, plan, quarantined)
-    from tats_ray.runtime.cluster import cluster_resources, connect, preflight
+    from tats_ray.runtime.cluster import cluster_resources, connect, preflight, say_store
 
     connect(config)
+    say_store(config, lambda: build_mae(config.model, config.grid, config.run.seed))
     shares = preflight(config, *cluster_resources())
     from tats_ray.runtime.ray_backend import RayBackend
 

@@ -14,18 +14,17 @@ from tats_ray.config.shares import Shares
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.data.ray_stream import RayClipStream
 from tats_ray.data.stage import BlockPlan
+from tats_ray.models.nonfinite import Fault
 from tats_ray.rl.algorithm import MaskingPPO, RoundRequest, build_algorithm
 from tats_ray.rl.versions import PolicyState, VersionedWeights
 from tats_ray.runtime.backend import Finished
+from tats_ray.runtime.clip_budget import ITEMS_AHEAD
 from tats_ray.runtime.cluster import native_stderr_to
 from tats_ray.runtime.train_link import TrainLink
 from tats_ray.training.checkpoint import TrainingState
 from tats_ray.training.hub import HubQuarantine
 from tats_ray.training.train_loop import mae_worker
 from tats_ray.training.work import News, StepReport, WorkItem
-
-# Fixed maskers and warm-up rounds need no autoencoder; this bounds how far the driver runs ahead.
-ITEMS_AHEAD = 4
 
 
 class RayBackend:
@@ -47,6 +46,7 @@ class RayBackend:
         self._shares = shares
         self._storage = storage
         self._figures: dict[int, dict[str, float]] = {}
+        self._skipped: dict[int, list[Fault]] = {}
         self._policies: dict[int, PolicyState | None] = {}
         self._algorithm: MaskingPPO | None = None
 
@@ -83,6 +83,7 @@ class RayBackend:
             outcome = self._algorithm.run_round(RoundRequest(step, clips, mae))
             visible = outcome.rollout.visible[:, 0]
             self._figures[step + 1] = outcome.figures | {"rollout/wait_seconds": waited}
+            self._skipped[step + 1] = outcome.skipped
             if len(visible) < len(batch):
                 policy = self._algorithm.policy
         else:
@@ -113,7 +114,11 @@ class RayBackend:
     def _finished(self, news: News) -> Finished[TrainingState]:
         """The Train workers' news with what belongs to their steps here."""
         reports = [
-            StepReport(report.step, report.figures | self._figures.pop(report.step, {}))
+            StepReport(
+                report.step,
+                report.figures | self._figures.pop(report.step, {}),
+                report.skipped + self._skipped.pop(report.step, []),
+            )
             for report in news.reports
         ]
         states = [

@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tats_ray.config.job import JobConfig
 from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
 from tats_ray.storage import writing
-from tats_ray.tracking.mlflow_run import flatten, output_dir
+from tats_ray.tracking.mlflow_store import flatten, output_dir
 
 # What may differ between the parts of one run: it changes where and how the run executes, but
 # neither what is computed nor in which order.
@@ -43,7 +45,9 @@ class RunDirectory:
         self._identity = self.path / "run.json"
         self._summary = self.path / "summary.json"
         self._quarantine = self.path / "quarantine.json"
+        self.nonfinite = self.path / "nonfinite.jsonl"
         self._lock: Any = None
+        self._writing = threading.Lock()
 
     def open(self, manifest: Path, *, must_exist: bool) -> None:
         """Creates the directory, or checks that it holds the same run.
@@ -63,7 +67,8 @@ class RunDirectory:
         if self.config_file.exists():
             self._check_same(digest)
         write_text(self.config_file, dump_config(self.config))
-        self.update_identity(manifest_sha256=digest)
+        key = self.identity().get("key", uuid.uuid4().hex)
+        self.update_identity(manifest_sha256=digest, key=key)
 
     def close(self) -> None:
         """Gives the directory free; the lock also goes with the process."""
@@ -71,11 +76,14 @@ class RunDirectory:
             self._lock.close()
 
     def identity(self) -> dict[str, Any]:
-        """What ties the parts of a run together: MLflow run id, manifest digest."""
+        """What ties the parts of a run together: a key of its own, MLflow run id, manifest digest,
+        and whether MLflow has everything."""
         return read_json(self._identity)
 
     def update_identity(self, **values: Any) -> None:
-        write_text(self._identity, json.dumps(self.identity() | values, indent=2))
+        """Changes values; may be called from any thread."""
+        with self._writing:
+            write_text(self._identity, json.dumps(self.identity() | values, indent=2))
 
     def summary(self) -> dict[str, Any]:
         """The summary of a finished run; empty before its end."""
@@ -90,6 +98,11 @@ class RunDirectory:
 
     def write_quarantine(self, reasons: dict[str, str]) -> None:
         write_text(self._quarantine, json.dumps(reasons, indent=2))
+
+    def note_nonfinite(self, what: str, paths: list[str]) -> None:
+        """Appends a step that was not finite, with the videos of its clips."""
+        with writing(self.nonfinite), self.nonfinite.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, "videos": paths}) + "\n")
 
     def _take_lock(self) -> None:
         with writing(self.path / ".lock"):

@@ -56,8 +56,10 @@ class SerialBackend:
             known = torch.from_numpy(rollout.visible[:, 0])
             sampler = self._learner.sampler
         self._trainer.train_step(clips, self._trainer.complete(clips, known, sampler))
+        left_out = [] if self._learner is None else self._learner.skipped
         for report in self._trainer.reports():
-            self._done.reports.append(StepReport(report.step, report.figures | figures))
+            skipped = report.skipped + left_out
+            self._done.reports.append(StepReport(report.step, report.figures | figures, skipped))
         if snapshot:
             self._done.states.append(self._state())
 

@@ -72,29 +72,29 @@ class TrainLink:
         )
 
     def news(self) -> News:
-        """Reports and states since the last call; does not wait."""
-        self._check()
-        news, self._news = self._news, News()
-        return news
+        """Reports and states since the last call; does not wait. A failure is raised once
+        everything that came before it has been returned."""
+        self._drain(0, 0.0)
+        if not (self._news.reports or self._news.states):
+            self._raise_failure()
+        return self._taken()
 
     def finish(self, step: int) -> News:
         """Ends the run after `step` steps and returns the rest of the news."""
         ray.get(self.hub.end.remote(step))
         assert self._run is not None, "finish comes after start"
-        done = News()
         limit = self.config.cluster.wait_seconds
         deadline = time.monotonic() + limit
         while not self._run.join(0.1):
+            known = len(self._news.reports)
             self._drain(step, _POLL_SECONDS)
-            if self._news.reports:
+            self._raise_failure()
+            if len(self._news.reports) > known:
                 deadline = time.monotonic() + limit
-            part = self.news()
-            done.reports += part.reports
-            done.states += part.states
             if time.monotonic() > deadline:
                 raise ComponentTimeoutError(f"the Train workers did not end within {limit:g} s")
-        part = self.news()
-        return News(done.reports + part.reports, done.states + part.states)
+        self._check()
+        return self._taken()
 
     def quarantined(self) -> dict[str, str]:
         """Path -> reason of broken videos so far."""
@@ -127,10 +127,17 @@ class TrainLink:
         self._news.states += fresh.states
         self._news.failure = self._news.failure or fresh.failure
 
+    def _taken(self) -> News:
+        news, self._news = self._news, News(failure=self._news.failure)
+        return news
+
     def _check(self) -> None:
         self._drain(0, 0.0)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self._news.failure is not None:
-            raise ComponentFailedError(f"a Train worker stopped the run: {self._news.failure}")
+            raise self._news.failure
         assert self._run is not None, "start comes first"
         if self._run.ended and self._run.error is not None:
             raise ComponentFailedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,11 +12,15 @@ from tats_ray.config.job import JobConfig
 from tats_ray.data.clips import Cursor
 from tats_ray.data.quarantine import check_share
 from tats_ray.data.stage import BlockPlan
+from tats_ray.errors import NonFiniteError, TatsRayError
 from tats_ray.runtime.backend import Backend, Finished, StateT
+from tats_ray.runtime.mlflow_link import note_synchronised, open_mlflow
+from tats_ray.runtime.nonfinite import NonFiniteSteps
 from tats_ray.runtime.outputs import RunOutputs
 from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.runtime.signals import StopRequest
 from tats_ray.tracking.console import say
+from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
 
@@ -36,6 +41,7 @@ class TrainingRun(ABC, Generic[StateT]):
         self.plan = plan
         self.outputs = outputs
         self.stop = stop
+        self._nonfinite = NonFiniteSteps(plan, directory)
         self._videos = len(plan.manifest["path"].unique())
         self._quarantined = len(directory.quarantine())
         self._first_step = 0
@@ -58,25 +64,43 @@ class TrainingRun(ABC, Generic[StateT]):
     def run(self) -> dict[str, Any]:
         """Trains; returns the summary."""
         progress, state = self._restore()
-        tracker = self._open_tracker(progress)
         backend = self.build_backend()
-        status = "FAILED"
+        tracker = self._open_tracker(progress)
+        status, summary = "FAILED", {}
         try:
             backend.start(state, progress.cursor, self._first_step)
             self.stop.install()
-            steps = self._rounds(backend, tracker)
-            self._take(backend.finish(steps), tracker, last_step=steps)
+            steps = self._train(backend, tracker)
             status = "KILLED"
             if steps < self.config.train.steps:
-                return self.summarize(steps, tracker, backend)
-            tracker.close_interval()
-            summary = self.summarize(steps, tracker, backend)
-            self.directory.write_summary(summary)
-            status = "FINISHED"
-            return summary
+                summary = self.summarize(steps, tracker, backend)
+            else:
+                tracker.close_interval()
+                summary = self.summarize(steps, tracker, backend)
+                self.directory.write_summary(summary)
+                status = "FINISHED"
         finally:
             backend.close()
-            tracker.close(status)
+            note_synchronised(self.directory, tracker.close(status))
+        # Known at the latest here, if ever.
+        summary["mlflow_run_id"] = tracker.mlflow.run_id
+        if status == "FINISHED":
+            self.directory.write_summary(summary)
+        return summary
+
+    def _train(self, backend: Backend[StateT], tracker: Tracker) -> int:
+        """All rounds; returns how many steps there are."""
+        try:
+            steps = self._rounds(backend, tracker)
+            self._take(backend.finish(steps), tracker, last_step=steps)
+            return steps
+        except TatsRayError as error:
+            # Steps that were done before the fault keep their records and checkpoints.
+            with contextlib.suppress(TatsRayError):
+                self._take(backend.finished(), tracker)
+            if isinstance(error, NonFiniteError):
+                raise self._nonfinite.named(error) from None
+            raise
 
     def _restore(self) -> tuple[Progress, StateT | None]:
         """The newest checkpoint, or the beginning."""
@@ -91,16 +115,9 @@ class TrainingRun(ABC, Generic[StateT]):
 
     def _open_tracker(self, progress: Progress) -> Tracker:
         directory = self.directory
-        tracker = Tracker(
-            self.config,
-            directory.metrics,
-            mlflow_run_id=directory.identity().get("mlflow_run_id"),
-            resumed_step=progress.step,
-            begun=progress.interval,
-        )
-        directory.update_identity(mlflow_run_id=tracker.mlflow.run_id)
-        tracker.mlflow.log_file(directory.config_file, "config")
-        return tracker
+        metrics = MetricsFile(directory.metrics, progress.step)
+        mlflow = open_mlflow(self.config, directory)
+        return Tracker(self.config, metrics, mlflow, progress.interval)
 
     def _rounds(self, backend: Backend[StateT], tracker: Tracker) -> int:
         """Hands in every step until the end or a signal; returns how many steps there are."""
@@ -135,6 +152,8 @@ class TrainingRun(ABC, Generic[StateT]):
         states = {state.step: state for state in finished.states}
         now, count = time.monotonic(), len(finished.reports)
         for report in finished.reports:
+            for fault in report.skipped:
+                self._nonfinite.skipped(fault)
             figures = report.figures | {
                 "time/step_seconds": (now - self._reported_at) / count,
                 "time/data_seconds": self._data_seconds.pop(report.step),
@@ -162,6 +181,5 @@ class TrainingRun(ABC, Generic[StateT]):
             "loss_last": tracker.metrics.last_loss,
             "clips_per_second": clips / (self._reported_at - self._started_at) if clips else 0.0,
             "videos_quarantined": self._quarantined,
-            "mlflow_run_id": tracker.mlflow.run_id,
             "resumed_from": self._first_step or None,
         }

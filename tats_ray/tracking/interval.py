@@ -16,6 +16,9 @@ class Record:
 # name -> (sum, count) of an interval that has begun
 OpenInterval = dict[str, tuple[float, int]]
 
+# Counts over the whole run: a record has their newest value, not a mean.
+_COUNTS = {"skipped_steps", "ppo/skipped_updates"}
+
 
 class IntervalMean:
     """Collects the figures of consecutive steps and closes a record at each multiple of `every`."""
@@ -34,7 +37,7 @@ class IntervalMean:
     def add(self, step: int, figures: dict[str, float]) -> Record | None:
         """Takes in one step; returns the record that it completes, if it does."""
         for name, value in figures.items():
-            total, count = self._sums.get(name, (0.0, 0))
+            total, count = (0.0, 0) if name in _COUNTS else self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
         self._last = step
         return self.close() if step % self.every == 0 else None

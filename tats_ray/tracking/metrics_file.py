@@ -20,8 +20,10 @@ class MetricsFile:
         with writing(path):
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
             aside.replace(path)
-        self.first_loss: float | None = kept[0]["loss"] if kept else None
-        self.last_loss: float | None = kept[-1]["loss"] if kept else None
+        # An interval of which no step was finite has no loss.
+        losses = [line["loss"] for line in kept if "loss" in line]
+        self.first_loss: float | None = losses[0] if losses else None
+        self.last_loss: float | None = losses[-1] if losses else None
         self._path = path
         self._file = path.open("a", encoding="utf-8")
 
@@ -30,7 +32,7 @@ class MetricsFile:
         with writing(self._path):
             self._file.write(json.dumps({"step": record.step, **record.figures}) + "\n")
             self._file.flush()
-        self.last_loss = record.figures["loss"]
+        self.last_loss = record.figures.get("loss", self.last_loss)
         if self.first_loss is None:
             self.first_loss = self.last_loss
 
@@ -50,3 +52,24 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
+
+
+class RecordReader:
+    """Reads the records that another thread appends to `metrics.jsonl`, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self, most: int) -> list[dict[str, Any]]:
+        """At most so many of the next whole lines."""
+        records: list[dict[str, Any]] = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            while len(records) < most:
+                line = file.readline()
+                if not line.endswith(b"\n"):  # its end, or a line that is being written
+                    break
+                records.append(json.loads(line))
+                self._offset = file.tell()
+        return records

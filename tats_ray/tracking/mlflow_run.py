@@ -1,16 +1,39 @@
-"""The MLflow run: parameters, metrics, config and pictures, from the driver only."""
+"""The MLflow run: parameters, metrics, config and pictures, from a thread of the driver.
+
+Nothing here waits for the store but `finish`, and that for a limited time. Records are read from
+`metrics.jsonl`, whatever the store has missed; everything else waits in a queue of limited length.
+"""
 
 from __future__ import annotations
 
-import logging
-import time
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tats_ray.config.job import TrackedConfig
+from tats_ray.tracking.console import say
 from tats_ray.tracking.interval import Record
+from tats_ray.tracking.metrics_file import RecordReader
+from tats_ray.tracking.mlflow_store import (
+    MLflowStore,
+    flatten,
+    metrics,
+    output_dir,
+    tracking_uri,
+)
+from tats_ray.tracking.mlflow_warning import MLflowWarning
 
-_LONGEST_VALUE = 500
+__all__ = ["MLflowRun", "TrackedRun", "UntrackedRun", "flatten", "output_dir", "tracking_uri"]
+
+_MOST_JOBS = 1000
+_RECORDS_AT_ONCE = 200
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between calls that fail
+
+Job = Callable[[MLflowStore], None]
 
 
 class TrackedRun(Protocol):
@@ -22,7 +45,7 @@ class TrackedRun(Protocol):
 
     def log_file(self, path: Path, folder: str) -> None: ...
 
-    def finish(self, status: str) -> None: ...
+    def finish(self, status: str) -> bool: ...
 
 
 class UntrackedRun:
@@ -34,101 +57,166 @@ class UntrackedRun:
 
     def log_file(self, path: Path, folder: str) -> None: ...
 
-    def finish(self, status: str) -> None: ...
+    def finish(self, status: str) -> bool:
+        return True
 
 
 class MLflowRun:
-    """One run of the tracking store, continued by id after a restart."""
+    """One run of the tracking store, continued by id after a restart.
 
-    def __init__(self, config: TrackedConfig, run_id: str | None) -> None:
-        """Starts a run, or continues `run_id`."""
-        import mlflow
+    `run_id` is None until the store has answered for the first time.
+    """
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = mlflow.MlflowClient(tracking_uri=tracking_uri(config))
-        if run_id is None:
-            experiment = self._experiment(config)
-            run = self._client.create_run(experiment, run_name=config.run.name)
-            run_id = run.info.run_id
-            if config.tracking.parent is not None:
-                self._client.set_tag(run_id, "mlflow.parentRunId", config.tracking.parent)
-            self._log_params(run_id, config)
-        else:
-            self._client.update_run(run_id, status="RUNNING")
+    def __init__(
+        self,
+        config: TrackedConfig,
+        run_id: str | None,
+        *,
+        key: str | None = None,
+        records: Path | None = None,
+        found: Callable[[str], None] = lambda run_id: None,
+    ) -> None:
+        """Starts a run, or continues `run_id`, in the background.
+
+        Args:
+            run_id: of a run to continue; another run is made where the store does not know it.
+            key: of the run, where it may be continued before its id is known.
+            records: `metrics.jsonl`, which the store catches up from; None sends what `log` gets.
+            found: called with the run's id, from the background, as soon as it is known.
+        """
         self.run_id: str | None = run_id
-        self._id: str = run_id
-        self._last_step = self._logged_step()
+        self._store = MLflowStore(config, run_id, key or uuid.uuid4().hex)
+        self._wait_seconds = config.tracking.wait_seconds
+        self._reader = None if records is None else RecordReader(records)
+        self._found = found
+        self._warning = MLflowWarning()
+        self._changed = threading.Condition()
+        self._fresh = True
+        self._jobs: deque[Job] = deque()
+        self._lost = False
+        self._complete = False
+        self._status: str | None = None
+        self._given_up = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def wait_id(self) -> str | None:
+        """The run's id; None where the store does not tell it within `tracking.wait_seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.run_id is not None, self._wait_seconds)
+        return self.run_id
 
     def log(self, record: Record) -> None:
-        """One batched call; a step that the store already has is not logged twice."""
-        from mlflow.entities import Metric
-
-        if record.step <= self._last_step:
+        """A step that the store already has is not logged twice."""
+        if self._reader is not None:  # it stands in the file
+            self._hand_over(None)
             return
-        now = int(time.time() * 1000)
-        metrics = [Metric(key, value, now, record.step) for key, value in record.figures.items()]
-        self._client.log_batch(self._id, metrics=metrics)
-        self._last_step = record.step
+        line = {"step": record.step, **record.figures}
+        self._hand_over(lambda store: store.log_records([line]))
 
     def log_result(self, step: int, figures: dict[str, float]) -> None:
         """Figures of a finished run, as `test/<name>`."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(f"test/{name}", value, now, step) for name, value in figures.items()]
-        self._client.log_batch(self._id, metrics=metrics)
+        points = metrics({f"test/{name}": value for name, value in figures.items()}, step)
+        self._hand_over(lambda store: store.log_metrics(points))
 
     def log_file(self, path: Path, folder: str) -> None:
         """Stores a file under a folder of the run's artifacts."""
-        self._client.log_artifact(self._id, str(path), folder)
+        self._hand_over(lambda store: store.log_file(path, folder))
 
-    def finish(self, status: str) -> None:
-        """Ends the run as FINISHED, KILLED or FAILED."""
-        self._client.set_terminated(self._id, status)
+    def log_folder(self, path: Path, folder: str) -> None:
+        """Stores those files of a directory that the folder of the run's artifacts lacks."""
+        files = sorted(path.iterdir()) if path.is_dir() else []
+        if files:
+            self._hand_over(partial(_store_missing, files=files, folder=folder))
 
-    def _experiment(self, config: TrackedConfig) -> str:
-        name = config.tracking.experiment
-        known = self._client.get_experiment_by_name(name)
-        if known is not None:
-            return known.experiment_id
-        local = config.tracking.uri is None
-        # With a local store, MLflow would put artifacts under the current directory.
-        location = (output_dir(config) / "mlflow_artifacts").as_uri() if local else None
-        return self._client.create_experiment(name, artifact_location=location)
+    def finish(self, status: str) -> bool:
+        """Ends the run as FINISHED, KILLED or FAILED.
 
-    def _log_params(self, run_id: str, config: TrackedConfig) -> None:
-        from mlflow.entities import Param
+        Returns:
+            Whether the store has everything; it has `tracking.wait_seconds` to take the rest.
+        """
+        with self._changed:
+            self._status, self._fresh = status, True
+            self._changed.notify_all()
+        self._thread.join(self._wait_seconds)
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+        if not self._complete:
+            say(
+                f"MLflow has not taken everything within tracking.wait_seconds="
+                f"{self._wait_seconds:g}; run the same command again to synchronise it"
+            )
+        return self._complete
 
-        flat = flatten(config.model_dump())
-        params = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in flat.items()]
-        for start in range(0, len(params), 100):
-            self._client.log_batch(run_id, params=params[start : start + 100])
+    def _hand_over(self, job: Job | None) -> None:
+        with self._changed:
+            if job is not None and len(self._jobs) >= _MOST_JOBS:
+                self._lost = True  # told at the end; the same command again sends it
+            elif job is not None:
+                self._jobs.append(job)
+            self._fresh = True
+            self._changed.notify_all()
 
-    def _logged_step(self) -> int:
-        """The newest step whose loss the store has, 0 for none."""
-        history = self._client.get_metric_history(self._id, "loss")
-        return max((point.step for point in history), default=0)
+    def _work(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._fresh or self._given_up)
+                self._fresh = False
+                ending = self._status
+            if self._given_up:
+                return
+            try:
+                self._send()
+                if ending is not None and not self._given_up:
+                    self._store.finish(ending)
+                    self._complete = not self._lost
+                    self._given_up = True
+                self._warning.recovered()
+                pause = _FIRST_PAUSE
+            except Exception as error:  # of whatever kind: no store may stop a run
+                self._warning.failed(error)
+                self._rest(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _send(self) -> None:
+        """Sends all there is; raises what the first failing call raises."""
+        if not self._store.run_id:
+            run_id = self._store.find()
+            self._found(run_id)
+            with self._changed:
+                self.run_id = run_id
+                self._changed.notify_all()
+        if not self._store.ready:
+            self._store.prepare()
+        self._store.log_records([])  # what a failed call left
+        while not self._given_up and self._reader is not None:
+            records = self._reader.read(_RECORDS_AT_ONCE)
+            if not records:
+                break
+            self._store.log_records(records)
+        while self._jobs and not self._given_up:
+            try:
+                self._jobs[0](self._store)
+            except Exception:
+                self._jobs.rotate(-1)  # one that never works must not stop the others
+                raise
+            self._jobs.popleft()
+
+    def _rest(self, seconds: float) -> None:
+        """A pause before the next attempt; short where the run is ending."""
+        with self._changed:
+            self._fresh = True
+            ending = self._status is not None
+            seconds = _FIRST_PAUSE if ending else seconds
+            self._changed.wait_for(
+                lambda: self._given_up or (self._status is not None and not ending), seconds
+            )
 
 
-def tracking_uri(config: TrackedConfig) -> str:
-    """`tracking.uri`, or the SQLite file of the output directory; always absolute."""
-    if config.tracking.uri is not None:
-        return config.tracking.uri
-    return f"sqlite:///{output_dir(config) / 'mlflow.db'}"
-
-
-def output_dir(config: TrackedConfig) -> Path:
-    """`run.output_dir`, absolute."""
-    return Path(config.run.output_dir).absolute()
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections -> dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _store_missing(store: MLflowStore, *, files: list[Path], folder: str) -> None:
+    stored = store.stored_files(folder)
+    for file in files:
+        if file.name not in stored:
+            store.log_file(file, folder)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tats_ray.config.job import JobConfig
 from tats_ray.tracking.console import say_record
 from tats_ray.tracking.interval import IntervalMean, OpenInterval, Record
 from tats_ray.tracking.metrics_file import MetricsFile
-from tats_ray.tracking.mlflow_run import MLflowRun, TrackedRun, UntrackedRun
+from tats_ray.tracking.mlflow_run import TrackedRun
 
 
 class Tracker:
@@ -17,20 +15,16 @@ class Tracker:
     def __init__(
         self,
         config: JobConfig,
-        metrics: Path,
-        *,
-        mlflow_run_id: str | None,
-        resumed_step: int,
+        metrics: MetricsFile,
+        mlflow: TrackedRun,
         begun: OpenInterval,
     ) -> None:
         """Args: begun: the logging interval that the checkpoint fell into."""
         self._steps = config.train.steps
         self._batch_size = config.train.batch_size
         self.interval = IntervalMean(config.tracking.log_interval, begun)
-        self.metrics = MetricsFile(metrics, resumed_step)
-        self.mlflow: TrackedRun = (
-            MLflowRun(config, mlflow_run_id) if config.tracking.mlflow else UntrackedRun()
-        )
+        self.metrics = metrics
+        self.mlflow = mlflow
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         """Takes in one finished step, in order."""
@@ -40,10 +34,10 @@ class Tracker:
         """Writes an interval that the run's end cut short."""
         self._write(self.interval.close())
 
-    def close(self, status: str) -> None:
-        """Ends the records, and the MLflow run with a status."""
+    def close(self, status: str) -> bool:
+        """Ends the records, and the MLflow run with a status; returns whether MLflow has all."""
         self.metrics.close()
-        self.mlflow.finish(status)
+        return self.mlflow.finish(status)
 
     def _write(self, record: Record | None) -> None:
         if record is None:

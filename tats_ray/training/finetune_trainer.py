@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from timm.loss import SoftTargetCrossEntropy
-from torch import Tensor, nn
+from torch import nn
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
@@ -14,14 +14,11 @@ from tats_ray.data.labels import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.models.classifier import build_classifier, build_layered_adamw
 from tats_ray.models.finetune_inputs import mix, training_pixels
+from tats_ray.models.nonfinite import spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
-from tats_ray.models.state import (
-    load_model_state,
-    load_optimizer_state,
-    model_state,
-    optimizer_state,
-)
+from tats_ray.models.ranks import ALONE, Ranks
+from tats_ray.models.state import load_model_state, model_state
 from tats_ray.training.finetune_state import ClassifierState, load_pretrained
 from tats_ray.training.step_figures import StepFigures
 from tats_ray.training.work import StepReport
@@ -54,9 +51,11 @@ class ClassifierTrainer:
         self.classifier.to(device)
         self.model = wrap(self.classifier)
         adamw = build_layered_adamw(self.classifier, config)
-        self.optimizer = GuardedOptimizer(adamw, config.train.gradient_clip)
+        train = config.train
+        self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
+        self.optimizer.watch(self.model)
         self._loss = SoftTargetCrossEntropy()
-        self._figures = StepFigures(config.train, self.optimizer, "classifier")
+        self._figures = StepFigures(train, self.optimizer, "classifier")
 
     def train_step(self, clips: Clips) -> None:
         """One optimiser step on this rank's clips."""
@@ -71,22 +70,22 @@ class ClassifierTrainer:
             logits = self.model(pixels)
         loss = self._loss(logits.float(), targets)
         self.optimizer.zero_grad()
-        loss.backward()
+        spread(loss).backward()
         norm = self.optimizer.step(learning_rate(config.train, self.step))
-        self._figures.add({"loss": loss.detach(), "gradient_norm": norm})
+        self._figures.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
         self.step += 1
 
-    def reports(self, reduce: Callable[[Tensor], Tensor] = lambda table: table) -> list[StepReport]:
+    def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
         """Figures of the steps since the last call; arguments and errors as `StepFigures.read`."""
-        return self._figures.read(self.step, reduce)
+        return self._figures.read(self.step, ranks)
 
     def state(self) -> ClassifierState:
         """Copy of weights and optimiser."""
-        moments = optimizer_state(self.classifier, self.optimizer.optimizer)
+        moments = self.optimizer.state(self.classifier)
         return ClassifierState(self.step, self.classes, model_state(self.classifier), moments)
 
     def load(self, state: ClassifierState) -> None:
         """Continues from a state."""
         load_model_state(self.classifier, state.weights)
-        load_optimizer_state(self.classifier, self.optimizer.optimizer, state.optimizer)
+        self.optimizer.load(self.classifier, state.optimizer)
         self.step = state.step

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from tats_ray.data.quarantine import Quarantine
-from tats_ray.errors import VideoDecodeError
+from tats_ray.errors import TatsRayError, VideoDecodeError
 from tats_ray.models.state import State
 from tats_ray.rl.versions import VersionedWeights
 from tats_ray.training.work import News, NumberedItem, StepReport
@@ -96,10 +96,10 @@ class Hub:
 
     # News ------------------------------------------------------------------------------------
 
-    async def fail(self, message: str) -> None:
+    async def fail(self, error: TatsRayError) -> None:
         """A Train worker met a fault that a restart would only meet again."""
         async with self._changed:
-            self._news.failure = message
+            self._news.failure = self._news.failure or error
             self._changed.notify_all()
 
     async def drain(self, reports_until: int, seconds: float) -> News:

@@ -12,13 +12,19 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer, prepare_model
-from torch import Tensor
 
 from tats_ray.config.job import JobConfig
 from tats_ray.data.clips import ClipBatch, Clips
 from tats_ray.data.ray_stream import read_remote
-from tats_ray.errors import ComponentTimeoutError, TatsRayError
+from tats_ray.errors import (
+    ComponentFailedError,
+    ComponentTimeoutError,
+    NonFiniteError,
+    TatsRayError,
+)
+from tats_ray.models.ranks import Ranks
 from tats_ray.models.state import State
+from tats_ray.training.loopback import LoopbackTorchConfig
 from tats_ray.training.work import NumberedItem, StepReport
 
 
@@ -27,7 +33,7 @@ class Trainer(Protocol):
 
     step: int
 
-    def reports(self, reduce: Callable[[Tensor], Tensor]) -> list[StepReport]: ...
+    def reports(self, ranks: Ranks) -> list[StepReport]: ...
 
     def state(self) -> Any: ...
 
@@ -41,7 +47,7 @@ class HubWorker(ABC):
         context = ray.train.get_context()
         self._job = config
         self.hub = hub
-        self.rank, self.ranks = context.get_world_rank(), context.get_world_size()
+        self.ranks = Ranks(context.get_world_rank(), context.get_world_size())
         self.device = ray.train.torch.get_device() if use_gpu else torch.device("cpu")
         self.trainer = self.build_trainer()
 
@@ -73,8 +79,8 @@ class HubWorker(ABC):
 
     def share(self, batch: ClipBatch) -> range:
         """Rows of a global batch that are this rank's."""
-        size = len(batch) // self.ranks
-        return range(self.rank * size, (self.rank + 1) * size)
+        size, rank = len(batch) // self.ranks.size, self.ranks.rank
+        return range(rank * size, (rank + 1) * size)
 
     def read_share(self, batch: ClipBatch) -> Clips:
         """This rank's clips."""
@@ -83,33 +89,27 @@ class HubWorker(ABC):
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """Makes a model data-parallel."""
-        return prepare_model(model, move_to_device=False) if self.ranks > 1 else model
+        return prepare_model(model, move_to_device=False) if self.ranks.size > 1 else model
 
     def _next_item(self) -> NumberedItem | str:
         seconds = self._job.cluster.wait_seconds
         item = ray.get(self.hub.item.remote(self.trainer.step, seconds))
         if item is None:
             raise ComponentTimeoutError(
-                f"Train worker {self.rank} waited {seconds:g} s for work item {self.trainer.step}; "
-                "the driver or the decoding is stuck"
+                f"Train worker {self.ranks.rank} waited {seconds:g} s for work item "
+                f"{self.trainer.step}; the driver or the decoding is stuck"
             )
         return item
 
     def _publish(self, *, snapshot: bool, asked: bool) -> None:
         """Reports, snapshot, weights: in this order, so that a bad step is never snapshot and a
         state is there when its report is."""
-        reports = self.trainer.reports(self._mean_over_ranks)
-        if self.rank > 0:
+        reports = self.trainer.reports(self.ranks)
+        if self.ranks.rank > 0:
             return
         if snapshot:
             ray.get(self.hub.store_snapshot.remote(self.trainer.state(), asked))
         ray.get(self.hub.publish.remote(self.trainer.step, self.weights(), reports))
-
-    def _mean_over_ranks(self, table: Tensor) -> Tensor:
-        if self.ranks > 1:
-            torch.distributed.all_reduce(table)
-            table /= self.ranks
-        return table
 
 
 def run_worker(hub_name: str, config: JobConfig, build: Callable[[Any], HubWorker]) -> None:
@@ -122,8 +122,12 @@ def run_worker(hub_name: str, config: JobConfig, build: Callable[[Any], HubWorke
     hub = ray.get_actor(hub_name)
     try:
         build(hub).run()
+    except NonFiniteError as error:
+        ray.get(hub.fail.remote(error))
+        raise
     except TatsRayError as error:
-        ray.get(hub.fail.remote(f"{type(error).__name__}: {error}"))
+        failure = f"a Train worker stopped the run: {type(error).__name__}: {error}"
+        ray.get(hub.fail.remote(ComponentFailedError(failure)))
         raise
 
 
@@ -153,6 +157,7 @@ class TrainRun:
                 "use_gpu": use_gpu,
                 **arguments,
             },
+            torch_config=LoopbackTorchConfig() if config.cluster.mode == "local" else None,
             scaling_config=ray.train.ScalingConfig(
                 num_workers=config.train.workers, use_gpu=use_gpu, resources_per_worker=shares
             ),

@@ -9,6 +9,7 @@ from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.inputs import clip_motion, clip_pixels, mask_noise, target_noise
+from tats_ray.models.nonfinite import spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
 
@@ -36,7 +37,7 @@ def mae_step(
     Returns:
         scalars on the device: `loss`, its weighted parts where there are several, `gradient_norm`.
     """
-    device = optimizer.poisoned.device
+    device = optimizer.device
     model.train()
     pixels = clip_pixels(config, clips, device)
     choice = mask_noise(config, clips.first, len(clips), device) if visible is None else visible
@@ -50,7 +51,7 @@ def mae_step(
         )
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad()
-    loss.backward()
+    spread(loss).backward()
     norm = optimizer.step(learning_rate(config.train, step))
     figures = {"loss": loss.detach(), "gradient_norm": norm}
     if len(losses) > 1:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tats_ray.config.train import TrainSection
 from tats_ray.errors import NonFiniteError
+from tats_ray.models.nonfinite import Fault, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
+from tats_ray.models.ranks import Ranks
 from tats_ray.training.work import StepReport
+
+
+@dataclass(frozen=True)
+class _Step:
+    figures: dict[str, Tensor]
+    own_fault: Tensor
+    clips: np.ndarray
 
 
 class StepFigures:
@@ -22,41 +32,57 @@ class StepFigures:
         self._section = section
         self._optimizer = optimizer
         self._what = what
-        self._unread: list[dict[str, Tensor]] = []
+        self._unread: list[_Step] = []
 
-    def add(self, figures: dict[str, Tensor]) -> None:
-        """Takes the figures of the next step: the same names, `loss` and `gradient_norm` among
-        them, at every step."""
-        self._unread.append(figures)
+    def add(self, figures: dict[str, Tensor], clips: np.ndarray) -> None:
+        """Takes the figures of the step that the optimiser has just taken.
 
-    def read(self, step: int, reduce: Callable[[Tensor], Tensor]) -> list[StepReport]:
-        """Reports of the steps since the last call.
+        Args:
+            figures: the same names, `loss` and `gradient_norm` among them, at every step.
+            clips: int64 [b], places of this rank's clips in the stream.
+        """
+        self._unread.append(_Step(figures, self._optimizer.own_fault, clips))
+
+    def read(self, step: int, ranks: Ranks) -> list[StepReport]:
+        """Reports of the steps since the last call; all ranks call it after the same step.
 
         Args:
             step: finished steps.
-            reduce: averages over the ranks.
 
         Raises:
-            NonFiniteError: names the first step whose gradient was not finite; the weights are as
-                they were before it.
+            NonFiniteError: names the first step behind `train.skip_nonfinite` whose gradient was
+                not finite; the weights are as they were before it.
         """
         if not self._unread:
             return []
-        names = list(self._unread[0])
-        table = reduce(torch.stack([torch.stack(list(row.values())) for row in self._unread]))
-        *values, poisoned = torch.cat([table.flatten(), self._optimizer.poisoned[None]]).tolist()
-        first, width = step - len(self._unread), len(names)
-        self._unread = []
+        unread, self._unread = self._unread, []
+        names = list(unread[0].figures)
+        table = torch.stack([torch.stack(list(taken.figures.values())) for taken in unread])
         reports = []
-        for offset in range(len(table)):
-            row = values[offset * width : (offset + 1) * width]
+        rows = ranks.mean(table).tolist()
+        first = step - len(rows)
+        for number, (taken, row) in enumerate(zip(unread, rows, strict=True), first):
             figures = dict(zip(names, row, strict=True))
-            if poisoned and not math.isfinite(figures["gradient_norm"]):
-                raise NonFiniteError(
-                    f"step {first + offset + 1}: the {self._what}'s gradient is not finite (loss "
-                    f"{figures['loss']:.4g}); no update was applied; lower train.base_lr or set "
-                    "train.gradient_clip"
-                )
-            figures["lr"] = learning_rate(self._section, first + offset)
-            reports.append(StepReport(first + offset + 1, figures))
+            skipped = []
+            if not math.isfinite(figures["gradient_norm"]):
+                skipped = [self._skip(number + 1, taken, figures["loss"], ranks)]
+                figures = {}
+            figures["lr"] = learning_rate(self._section, number)
+            if self._section.skip_nonfinite:
+                figures["skipped_steps"] = float(self._optimizer.skipped)
+            reports.append(StepReport(number + 1, figures, skipped))
         return reports
+
+    def _skip(self, step: int, taken: _Step, loss: float, ranks: Ranks) -> Fault:
+        """Counts a step that was left out; ends the run where that is one too many."""
+        workers, clips = locate(ranks, taken.own_fault, taken.clips)
+        where = f", Train worker {', '.join(map(str, workers))}" if ranks.size > 1 else ""
+        what = f"step {step}{where}: the {self._what}'s gradient is not finite (loss {loss:.4g})"
+        self._optimizer.skipped += 1
+        if self._optimizer.skipped > self._section.skip_nonfinite:
+            raise NonFiniteError(
+                f"{what}; no update was applied; lower train.base_lr, set train.gradient_clip, or "
+                "let train.skip_nonfinite such steps be left out",
+                clips,
+            )
+        return Fault(what, clips)

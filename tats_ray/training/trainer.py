@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,25 +11,20 @@ from torch import Tensor, nn
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.errors import NonFiniteError
 from tats_ray.masking.build import build_masker
 from tats_ray.masking.random import RandomMasker
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.inputs import clip_motion, mask_noise
 from tats_ray.models.mae import build_mae
 from tats_ray.models.official import load_official
-from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
+from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
+from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.sampler import Sampler
-from tats_ray.models.state import (
-    State,
-    load_model_state,
-    load_optimizer_state,
-    model_state,
-    optimizer_state,
-)
+from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.update import patch_tokens
 from tats_ray.training.mae_step import mae_step
 from tats_ray.training.pretraining_model import build_pretraining_model
+from tats_ray.training.step_figures import StepFigures
 from tats_ray.training.work import StepReport, TrainState
 
 _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
@@ -73,9 +67,10 @@ class MAETrainer:
         adamw = build_adamw(
             self.parts, train.lr, train.weight_decay, (train.betas[0], train.betas[1])
         )
-        self.optimizer = GuardedOptimizer(adamw, train.gradient_clip)
+        self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
+        self.optimizer.watch(self.model)
         self.step = 0
-        self._unread: list[dict[str, Tensor]] = []
+        self._figures = StepFigures(train, self.optimizer, "autoencoder")
 
     def train_step(self, clips: Clips, visible: Tensor | None) -> None:
         """One optimiser step on this rank's clips and visible tokens.
@@ -89,7 +84,7 @@ class MAETrainer:
         figures = mae_step(
             config, self.model, self.optimizer, clips, visible, self.step, encoder=self._encoder
         )
-        self._unread.append(figures)
+        self._figures.add(figures, clips.positions)
         self.step += 1
 
     def complete(self, clips: Clips, known: Tensor, sampler: Sampler | None) -> Tensor | None:
@@ -121,47 +116,20 @@ class MAETrainer:
             view = clip_motion(config, clips, self.device)
         return masker.select(noise, view)
 
-    def reports(self, reduce: Callable[[Tensor], Tensor] = lambda table: table) -> list[StepReport]:
-        """Figures of the steps since the last call, read from the device at once.
-
-        Args:
-            reduce: averages over the ranks.
-
-        Raises:
-            NonFiniteError: names the first step whose gradient was not finite; the weights are as
-                they were before it.
-        """
-        if not self._unread:
-            return []
-        names = list(self._unread[0])
-        table = reduce(torch.stack([torch.stack(list(step.values())) for step in self._unread]))
-        values = torch.cat([table.flatten(), self.optimizer.poisoned[None]]).tolist()
-        first = self.step - len(self._unread)
-        self._unread = []
-        reports = []
-        for offset in range(len(table)):
-            row = values[offset * len(names) : (offset + 1) * len(names)]
-            figures = dict(zip(names, row, strict=True))
-            if values[-1] and not math.isfinite(figures["gradient_norm"]):
-                raise NonFiniteError(
-                    f"step {first + offset + 1}: the autoencoder's gradient is not finite (loss "
-                    f"{figures['loss']:.4g}); no update was applied; lower train.base_lr or set "
-                    "train.gradient_clip"
-                )
-            figures["lr"] = learning_rate(self.config.train, first + offset)
-            reports.append(StepReport(first + offset + 1, figures))
-        return reports
+    def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
+        """Figures of the steps since the last call; arguments and errors as `StepFigures.read`."""
+        return self._figures.read(self.step, ranks)
 
     def state(self) -> TrainState:
         """Copy of weights and optimiser."""
-        moments = optimizer_state(self.parts, self.optimizer.optimizer)
+        moments = self.optimizer.state(self.parts)
         return TrainState(self.step, model_state(self.mae), self._heads(), moments)
 
     def load(self, state: TrainState) -> None:
         """Continues from a state."""
         weights = {f"{_MAE}{name}": value for name, value in state.mae.items()}
         load_model_state(self.parts, weights | state.heads)
-        load_optimizer_state(self.parts, self.optimizer.optimizer, state.optimizer)
+        self.optimizer.load(self.parts, state.optimizer)
         self.step = state.step
 
     def _heads(self) -> State:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tats_ray.data.clips import ClipBatch
+from tats_ray.errors import TatsRayError
+from tats_ray.models.nonfinite import Fault
 from tats_ray.models.state import State
 from tats_ray.rl.versions import VersionedWeights
 
@@ -69,10 +71,15 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Figures of a finished step; `step` counts finished steps, from 1."""
+    """Figures of a finished step; `step` counts finished steps, from 1.
+
+    Attributes:
+        skipped: what was left out of the step because it was not finite.
+    """
 
     step: int
     figures: dict[str, float]
+    skipped: list[Fault] = field(default_factory=list)
 
 
 @dataclass
@@ -81,4 +88,4 @@ class News:
 
     reports: list[StepReport] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)  # what the Train workers' trainer gives
-    failure: str | None = None
+    failure: TatsRayError | None = None

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.errors import VideoDecodeError
+from tats_ray.errors import NonFiniteError, VideoDecodeError
 from tats_ray.training.hub import HubQuarantine, start_hub
 from tats_ray.training.work import StepReport, TrainState, WorkItem
 
@@ -91,11 +91,12 @@ def test_news_come_once_and_replayed_reports_never(hub):
 
 
 def test_a_failure_ends_waits_at_once(hub):
-    threading.Timer(0.3, lambda: hub.fail.remote("gradient is not finite")).start()
+    threading.Timer(0.3, lambda: hub.fail.remote(NonFiniteError("no", (3, 4)))).start()
     started = time.monotonic()
     assert ray.get(hub.weights.remote(99, 60)) is None
     assert time.monotonic() - started < 30
-    assert ray.get(hub.drain.remote(0, 0)).failure == "gradient is not finite"
+    failure = ray.get(hub.drain.remote(0, 0)).failure
+    assert (type(failure), str(failure), failure.clips) == (NonFiniteError, "no", (3, 4))
 
 
 def test_broken_videos_are_shared(hub):

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tats_ray.config.train import TrainSection
 from tats_ray.models.mae import build_mae
+from tats_ray.models.nonfinite import spread
 from tats_ray.models.optimizer import (
     GuardedOptimizer,
     build_adamw,
@@ -72,10 +74,47 @@ def test_a_step_equals_plain_adamw(guarded):
 def test_nothing_changes_from_the_first_bad_gradient_on(guarded, scale):
     model, optimizer = guarded
     _step(model, optimizer, 1.0)
-    assert optimizer.poisoned == 0
+    assert optimizer.own_fault == 0
     before = [parameter.clone() for parameter in model.parameters()]
     _step(model, optimizer, scale)
+    assert optimizer.own_fault == 1
     _step(model, optimizer, 1.0)  # a good one behind it
-    assert optimizer.poisoned == 1
     for old, new in zip(before, model.parameters(), strict=True):
         assert torch.equal(old, new)
+
+
+def test_bad_steps_within_the_limit_are_left_out_and_the_others_count():
+    """As if the bad steps had never been, moments and their step count included; the count goes
+    on after a resume."""
+    model, twin = nn.Linear(3, 2), nn.Linear(3, 2)
+    twin.load_state_dict(model.state_dict())
+    optimizer, clean = (
+        GuardedOptimizer(build_adamw(each, 0.1, 0.0, (0.9, 0.95)), 1.0, limit)
+        for each, limit in ((model, 2), (twin, 0))
+    )
+    for scale in (1.0, math.inf, -3.0, math.nan):
+        _step(model, optimizer, scale)
+        if math.isfinite(scale):
+            _step(twin, clean, scale)
+    state, wanted = optimizer.state(model), clean.state(twin)
+    assert state.pop("guard/skipped") == 2
+    assert state.keys() == wanted.keys()
+    assert all(np.array_equal(value, wanted[name]) for name, value in state.items())
+    resumed = GuardedOptimizer(build_adamw(model, 0.1, 0.0, (0.9, 0.95)), 1.0, 2)
+    resumed.load(model, optimizer.state(model))
+    assert resumed.skipped == 2
+    before = model.weight.clone()
+    _step(model, resumed, math.inf)  # one too many: nothing changes from here on
+    _step(model, resumed, 1.0)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_loss_that_overflows_spoils_its_gradient_however_finite():
+    weight = torch.tensor([1e30], requires_grad=True)
+    loss = weight.square().sum()  # infinite, with a gradient of 2e30
+    assert torch.isfinite(torch.autograd.grad(loss, weight, retain_graph=True)[0]).all()
+    spread(loss).backward()
+    assert torch.isnan(weight.grad).all()
+    plain = torch.tensor([0.3, -7.0], requires_grad=True)
+    spread(plain.square().sum()).backward()
+    assert torch.equal(plain.grad, 2 * plain.detach())

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tats_ray.errors import ResourceError
+from tats_ray.runtime.clip_budget import store_warning
 from tats_ray.runtime.cluster import preflight, resident_cpus
 from tests.conftest import tiny_config
 
@@ -62,3 +63,15 @@ def test_more_train_workers_than_gpus_are_refused():
     kinds = ("train_worker", "env_runner", "learner")
     on_cpu = [f"cluster.{kind}_gpus=0.0" for kind in kinds]
     assert preflight(tiny_config("train.workers=4", *on_cpu), cpus=8, gpus=2).train_gpus == 0
+
+
+def test_too_small_an_object_store_is_told_with_the_numbers():
+    """12 steps of 8 clips and 17 blocks of 4, of 24 KiB each, and 16 copies of the weights, in 80 %
+    of the store."""
+    config = tiny_config("cluster.mode=local", "train.snapshot_interval=7")
+    needed = ((12 * 8 + 17 * 4) * 24 * 2**10 + 16 * 4 * 100_000) / 0.8
+    assert store_warning(config, 100_000, needed + 1) is None
+    warning = store_warning(config, 100_000, needed - 1)
+    assert warning is not None
+    assert "up to 164 decoded clips of 0.02 MiB and 16 copies of 0.1 M weights" in warning
+    assert "cluster.object_store_mb=13, a smaller train.snapshot_interval (now 7)" in warning

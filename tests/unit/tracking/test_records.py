@@ -9,7 +9,8 @@ import pytest
 
 from tats_ray.tracking.interval import IntervalMean, Record
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
-from tats_ray.tracking.mlflow_run import MLflowRun, tracking_uri
+from tats_ray.tracking.mlflow_run import MLflowRun, UntrackedRun, tracking_uri
+from tats_ray.tracking.mlflow_warning import MLflowWarning, reason
 from tats_ray.tracking.tracker import Tracker
 from tests.conftest import tiny_config
 
@@ -60,17 +61,18 @@ def test_resuming_drops_records_behind_the_checkpoint_and_half_lines(tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    return tiny_config(f"run.output_dir={tmp_path}")
+    return tiny_config(f"run.output_dir={tmp_path}", "tracking.wait_seconds=200")
 
 
 def test_mlflow_continues_the_same_run_without_doubling_steps(config):
     run = MLflowRun(config, None)
     for step in (2, 4, 6):
         run.log(Record(step, {"loss": 0.5, "ppo/kl": 0.1}))
+    assert run.finish("KILLED")
     again = MLflowRun(config, run.run_id)  # as after a crash; the checkpoint was at step 2
     for step in (4, 6, 8):
         again.log(Record(step, {"loss": 0.4}))
-    again.finish("FINISHED")
+    assert again.finish("FINISHED")
     client = mlflow.MlflowClient(tracking_uri(config))
     experiment = client.get_experiment_by_name("tats_ray")
     (stored,) = client.search_runs([experiment.experiment_id])
@@ -80,17 +82,86 @@ def test_mlflow_continues_the_same_run_without_doubling_steps(config):
     assert [point.step for point in history] == [2, 4, 6, 8]
 
 
+def test_records_come_from_the_file_whatever_was_missed(config, tmp_path):
+    """Lines from before the MLflow run, a line that is half written, and pictures of before."""
+    path, pictures = tmp_path / "metrics.jsonl", tmp_path / "pictures"
+    file = MetricsFile(path, 0)
+    for step in (2, 4):
+        file.write(Record(step, {"loss": step / 10, "lr": 1.0}))
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"a")
+    found = []
+    run = MLflowRun(config, None, key="k", records=path, found=found.append)
+    run.log_folder(pictures, "pictures")
+    file.write(Record(6, {"loss": 0.6, "lr": 1.0}))
+    run.log(Record(6, {"loss": 0.6, "lr": 1.0}))
+    with path.open("a") as half:
+        half.write('{"step": 8, "lo')
+        half.flush()
+        assert run.finish("KILLED")
+    assert found == [run.run_id]
+    again = MLflowRun(config, None, key="k", records=path)  # a crash before the id was kept
+    assert again.finish("FINISHED")
+    assert again.run_id == run.run_id
+    client = mlflow.MlflowClient(tracking_uri(config))
+    history = client.get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(2, 0.2), (4, 0.4), (6, 0.6)]
+    assert [file.path for file in client.list_artifacts(run.run_id, "pictures")] == [
+        "pictures/a.png"
+    ]
+
+
+def test_a_run_that_the_store_does_not_know_is_begun_there(config, tmp_path):
+    run = MLflowRun(config, "0" * 32)
+    assert run.finish("FINISHED")
+    assert run.run_id != "0" * 32
+
+
+def test_the_queue_is_bounded_and_tells_what_it_lost(tmp_path, capsys):
+    config = tiny_config(
+        f"run.output_dir={tmp_path}", "tracking.wait_seconds=0",
+        "tracking.uri=http://user:hunter2@127.0.0.1:9",
+    )  # fmt: skip
+    run = MLflowRun(config, None)
+    for _ in range(3000):
+        run.log_file(tmp_path / "x", "pictures")
+    assert len(run._jobs) == 1000
+    assert not run.finish("FINISHED")
+    assert run.run_id is None
+    printed = capsys.readouterr().out
+    assert "same command again" in printed
+    assert "hunter2" not in printed
+
+
+def test_one_warning_a_minute(capsys):
+    now = 0.0
+    warning = MLflowWarning(lambda: now)
+    for now in range(0, 150, 5):  # noqa: B007
+        warning.failed(OSError("refused"))
+    assert capsys.readouterr().out.count("MLflow takes no records (OSError: refused)") == 3
+    warning.recovered()
+    warning.recovered()
+    assert capsys.readouterr().out == "MLflow has all records again\n"
+
+
+def test_reasons_hold_no_credentials(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret-token")
+    error = OSError("GET http://me:p@ss@host/api?token=abc with s3cret-token refused\nmore")
+    assert reason(error) == "OSError: GET http://host/api?token=*** with *** refused"
+
+
 def test_artifacts_stay_in_the_output_directory(config, tmp_path):
     run = MLflowRun(config, None)
     (tmp_path / "note.txt").write_text("x")
     run.log_file(tmp_path / "note.txt", "config")
+    assert run.finish("FINISHED")
     assert list(tmp_path.glob("mlflow_artifacts/**/note.txt"))
     assert tracking_uri(config) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_the_tracker_adds_rates_and_prints_one_line(tmp_path, capsys):
     config = tiny_config(f"run.output_dir={tmp_path}", "tracking.mlflow=false")
-    tracker = Tracker(config, tmp_path / "m.jsonl", mlflow_run_id=None, resumed_step=0, begun={})
+    tracker = Tracker(config, MetricsFile(tmp_path / "m.jsonl", 0), UntrackedRun(), {})
     for step in (1, 2):
         tracker.step(step, {"loss": 0.25, "time/step_seconds": 0.5, "time/data_seconds": 0.1})
     tracker.close("FINISHED")

@@ -1,0 +1,90 @@
+"""Non-finite losses and gradients: how they spread over the ranks, and whose they were.
+
+The ranks average their gradients, so one rank's NaN reaches all of them and all leave the same step
+out. Nothing here synchronises with the device before a step has failed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from tats_ray.models.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A step that was not finite.
+
+    Attributes:
+        what: step, ranks and figures, for people.
+        clips: places in the stream of the clips that these ranks stepped on.
+    """
+
+    what: str
+    clips: tuple[int, ...]
+
+
+def spread(loss: Tensor) -> Tensor:
+    """The loss, whose gradient is NaN everywhere where the loss is not finite.
+
+    A loss can overflow behind a finite gradient; so the gradient alone tells of a bad step.
+    """
+    return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
+
+
+class OwnGradients:
+    """Notes whether this rank's gradients were finite before they are averaged over the ranks."""
+
+    def __init__(self, model: DistributedDataParallel, device: torch.device) -> None:
+        self._bad = torch.zeros((), device=device)
+        # DDP refuses a hook whose annotations are strings, as they all are here.
+        model.register_comm_hook(
+            self,
+            lambda own, bucket: _note_and_average(own, bucket),  # noqa: PLW0108
+        )
+
+    def note(self, gradients: Tensor) -> None:
+        """Takes a part of the gradients of the step."""
+        # The largest magnitude: unlike a sum it does not overflow.
+        largest = torch.linalg.vector_norm(gradients, math.inf)
+        self._bad = torch.maximum(self._bad, nonfinite(largest))
+
+    def take(self) -> Tensor:
+        """1.0 on the device where a part noted since the last call was not finite, else 0.0."""
+        bad, self._bad = self._bad, torch.zeros_like(self._bad)
+        return bad
+
+
+def nonfinite(value: Tensor) -> Tensor:
+    """1.0 where a scalar is NaN or infinite, else 0.0, on its device."""
+    return (~torch.isfinite(value)).float()
+
+
+def locate(ranks: Ranks, own: Tensor, clips: np.ndarray) -> tuple[list[int], tuple[int, ...]]:
+    """Whose step was not finite. Every rank calls it for the same step and learns the same.
+
+    Args:
+        own: scalar on the device, as `OwnGradients.take` gives it.
+        clips: int64 [b], places of this rank's clips; as many on every rank.
+
+    Returns:
+        The ranks, and the places of their clips. All ranks where only their sum overflowed.
+    """
+    row = torch.cat([own[None].double(), torch.from_numpy(clips).to(own.device).double()])
+    rows = ranks.gather(row).tolist()
+    at_fault = [rank for rank, told in enumerate(rows) if told[0]] or list(range(ranks.size))
+    return at_fault, tuple(int(place) for rank in at_fault for place in rows[rank][1:])
+
+
+def _note_and_average(own: OwnGradients, bucket: Any) -> torch.futures.Future[Tensor]:
+    """DDP's communication hook: what DDP does without one, behind a look at the bucket."""
+    own.note(bucket.buffer())
+    return allreduce_hook(None, bucket)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""A trainer far slower than the decoder: what waits for it is bounded, and nothing spills."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+from ray._private.internal_api import node_stats
+
+from tats_ray.config.shares import Shares
+from tats_ray.data.clips import Cursor
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.stage import build_plan
+from tats_ray.models.mae import build_mae
+from tats_ray.runtime.clip_budget import (
+    ITEMS_AHEAD,
+    bytes_in_flight,
+    clip_bytes,
+    clips_in_flight,
+    store_warning,
+)
+from tats_ray.runtime.ray_backend import RayBackend
+from tests.conftest import tiny_config
+from tests.ray.conftest import cluster  # noqa: F401
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
+
+STEPS, WINDOW = 24, 2
+SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
+# A deep model with small patches on tiny videos; blocks too large to stay outside Ray's store.
+SLOW = [
+    "cluster.mode=local", "masking.system=tube", "model.patch=4", "model.width=192",
+    "model.depth=8", "model.heads=3", "train.batch_size=32",
+    "data.block_clips=16", f"data.prefetch_blocks={WINDOW}", "train.snapshot_interval=4",
+    "data.canvas_height=64", "data.canvas_width=64",
+]  # fmt: skip
+
+
+def _store():
+    """Bytes in the object store, and bytes that it has ever spilled."""
+    (node,) = [found for found in ray.nodes() if found["Alive"]]
+    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
+    return stats.object_store_bytes_used, stats.spilled_bytes_total
+
+
+def test_memory_is_bounded_and_nothing_spills(synthetic, tmp_path):
+    config = tiny_config(*SLOW)
+    plan = build_plan(config, read_manifest(synthetic.train))
+    backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
+    size, each = config.train.batch_size, clip_bytes(config)
+    used, waiting, ahead, done = [], [], [], 0
+    begun, spilled = _store()
+    try:
+        backend.start(None, Cursor(), 0)
+        for step in range(STEPS):
+            backend.run_round(step, backend.next_batch(size * step, size), snapshot=False)
+            done += len(backend.finished().reports)
+            now, spilled_now = _store()
+            assert spilled_now == spilled
+            used.append(now - begun)
+            waiting.append(len(backend._stream._ready))
+            ahead.append(step + 1 - done)
+        done += len(backend.finish(STEPS).reports)
+    finally:
+        backend.close()
+    assert done == STEPS
+    # The trainer was the slower side: the driver ran ahead of it as far as it may, and no further.
+    assert ITEMS_AHEAD <= max(ahead) <= ITEMS_AHEAD + 1
+    assert max(waiting) <= 2 * WINDOW
+    model = build_mae(config.model, config.grid, 0)
+    parameters = sum(value.numel() for value in model.parameters())
+    assert max(used) <= bytes_in_flight(config, parameters)
+    assert store_warning(config, parameters, 512 * 2**20) is None
+    # All clips of the run would not fit into what clips may take; and clips do lie in the store.
+    assert STEPS * size > 2 * clips_in_flight(config)
+    assert max(used) > 2 * size * each
