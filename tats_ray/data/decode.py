@@ -137,6 +137,7 @@ def _decode_decord(request: DecodeRequest) -> _Pictures:
 def _decode_pyav(request: DecodeRequest) -> _Pictures:
     """Decodes from the first frame and counts output frames: time stamps can be junk (AVI)."""
     import av
+    from av.video.reformatter import VideoReformatter
 
     with av.open(request.path) as container:
         if not container.streams.video:
@@ -148,10 +149,11 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     indices = request.indices(total)
     wanted, last = set(indices.reshape(-1).tolist()), int(indices.max())
     pictures: dict[int, np.ndarray] = {}
+    scaler = VideoReformatter()  # one for all frames: a frame's own takes most of the time
     with av.open(request.path) as container:
         for number, frame in enumerate(container.decode(container.streams.best("video"))):
             if number in wanted:
-                pictures[number] = _upright(frame, request.height, request.width)
+                pictures[number] = _upright(frame, scaler, request.height, request.width)
             if number == last:
                 break
     if not pictures or last - max(pictures) > TOLERATED_MISSING_FRAMES * request.stride:
@@ -161,14 +163,14 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
-def _upright(frame: Any, height: int, width: int) -> np.ndarray:
+def _upright(frame: Any, scaler: Any, height: int, width: int) -> np.ndarray:
     """The picture as it is to be shown, uint8 [height, width, 3]; decord does so by itself."""
     if frame.rotation % 90:
         raise ValueError(f"is shown rotated by {frame.rotation} degrees; re-encode it")
     quarters = frame.rotation // 90 % 4  # counter-clockwise
     if quarters % 2:
         height, width = width, height
-    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    picture = scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, quarters))
 
 
