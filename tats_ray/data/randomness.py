@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -67,14 +68,21 @@ def torch_seed(seed: int, stream: Stream, first: int) -> int:
     return int(np.random.SeedSequence([seed, int(stream), first]).generate_state(1)[0])
 
 
+_GLOBAL_GENERATORS = threading.Lock()
+
+
 @contextlib.contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Python's and numpy's global generators at a seed for a while: timm draws from these."""
-    python, legacy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+    """Python's and numpy's global generators at a seed for a while: timm draws from these.
+
+    One thread at a time has them: clips are decoded, and augmented, beside the training step.
+    """
+    with _GLOBAL_GENERATORS:
+        python, legacy = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)

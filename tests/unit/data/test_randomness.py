@@ -1,10 +1,14 @@
 """A clip's random numbers depend on the clip alone."""
 
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.data.randomness import Stream, gumbel_rows, uniform_rows
+from tats_ray.data.randomness import Stream, global_generators, gumbel_rows, uniform_rows
 
 counts = st.integers(1, 40)
 
@@ -44,3 +48,19 @@ def test_gumbel_noise_has_the_distributions_mean_and_variance():
     table = gumbel_rows(0, Stream.MASK, 0, 2000, 100)
     assert abs(table.mean() - 0.5772) < 0.01
     assert abs(table.var() - np.pi**2 / 6) < 0.03
+
+
+def test_threads_take_turns_with_the_global_generators():
+    """What one thread draws is what it would draw alone, whatever the others do meanwhile."""
+
+    def draw(seed: int) -> list[float]:
+        with global_generators(seed):
+            drawn = []
+            for _ in range(200):
+                drawn.append(random.random())
+                time.sleep(0)  # lets the others in
+            return drawn
+
+    alone = [draw(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(draw, range(8))) == alone
