@@ -18,7 +18,13 @@ from tats_ray.runtime.compare_trial import TrialFailure, TrialPlan, read_result,
 from tats_ray.runtime.run_directory import read_json, write_text
 from tats_ray.tracking.comparison_report import say_comparison, write_comparison
 from tats_ray.tracking.console import say
-from tats_ray.tracking.mlflow_run import MLflowRun, output_dir, tracking_uri
+from tats_ray.tracking.mlflow_run import (
+    MLflowRun,
+    TrackedRun,
+    UntrackedRun,
+    output_dir,
+    tracking_uri,
+)
 
 _TIMED_STEPS = 10
 
@@ -33,9 +39,17 @@ def compare(config: CompareConfig) -> Comparison:
     directory = output_dir(config) / config.run.name
     directory.mkdir(parents=True, exist_ok=True)
     tracked = _open_tracking(config, directory)
-    if tracked is not None:
-        tracking = {"parent": tracked.run_id, "uri": tracking_uri(config)}
-        config = config.model_copy(update={"tracking": config.tracking.model_copy(update=tracking)})
+    status = "FAILED"
+    try:
+        comparison = _compare(_below(config, tracked), directory, tracked)
+        status = "FINISHED"
+        return comparison
+    finally:
+        tracked.finish(status)
+
+
+def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Comparison:
+    """The comparison itself, reported to its MLflow run."""
     write_text(directory / "config.yaml", dump_config(config))
     plans = _plans(config, directory)
     found = {plan.trial.name: read_result(plan) for plan in plans}
@@ -44,12 +58,9 @@ def compare(config: CompareConfig) -> Comparison:
     say(f"{directory}: {len(plans)} trials, {len(left)} of them to run")
     failures = _run(config, directory, comparison, left)
     comparison.sort(config.compare.arms)
-    files = write_comparison(directory, config.compare, comparison)
+    for file in write_comparison(directory, config.compare, comparison):
+        tracked.log_file(file, "comparison")
     say_comparison(str(directory), config.compare, comparison)
-    if tracked is not None:
-        for file in files:
-            tracked.log_file(file, "comparison")
-        tracked.finish("FAILED" if failures else "FINISHED")
     if failures:
         raise ComponentFailedError(
             f"{len(failures)} of {len(plans)} trials failed, the first is {failures[0].name}: "
@@ -75,14 +86,22 @@ def _run(
     return failures
 
 
-def _open_tracking(config: CompareConfig, directory: Path) -> MLflowRun | None:
-    """The study's own MLflow run, the same after a restart; None without MLflow."""
+def _open_tracking(config: CompareConfig, directory: Path) -> TrackedRun:
+    """The study's own MLflow run, the same after a restart."""
     if not config.tracking.mlflow:
-        return None
+        return UntrackedRun()
     identity = directory / "study.json"
     tracked = MLflowRun(config, read_json(identity).get("mlflow_run_id"))
     write_text(identity, json.dumps({"mlflow_run_id": tracked.wait_id()}))
     return tracked
+
+
+def _below(config: CompareConfig, tracked: TrackedRun) -> CompareConfig:
+    """The same comparison with trials that MLflow shows below it."""
+    if tracked.run_id is None:
+        return config
+    place = {"parent": tracked.run_id, "uri": tracking_uri(config)}
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update=place)})
 
 
 def _plans(config: CompareConfig, directory: Path) -> list[TrialPlan]:
