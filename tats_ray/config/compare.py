@@ -110,7 +110,11 @@ class CompareConfig(TrackedConfig):
         if self.probe is not None:
             validate_as(ProbeFile, self.probe_tree("run", "train", "test"))
         if self.finetune is not None:
-            self.finetune_config(self.trials()[0], "runs")
+            data = self.finetune_config(self.trials()[0], "runs").data
+            if data.manifest is not None and data.test_manifest is None:
+                raise ValueError(
+                    "finetune.data.test_manifest is needed to score a fine-tuned model"
+                )
         return self
 
     def trials(self) -> list[Trial]:

@@ -101,7 +101,10 @@ def _run(plan: TrialPlan) -> TrialResult:
         figures |= {method: result["top1"] for method, result in results.items()}
     if config.finetune is not None:
         tuned = config.finetune_config(trial, plan.folder)
-        figures["finetune"] = finetune(_below(tuned, summary), must_resume=False)["top1"]
+        scores = finetune(_below(tuned, summary), must_resume=False)
+        if scores["steps"] < tuned.train.steps:
+            raise KeyboardInterrupt
+        figures["finetune"] = scores["top1"]
     records = read_records(plan.directory / "metrics.jsonl")
     seconds = [record["time/step_seconds"] for record in records]
     return TrialResult(

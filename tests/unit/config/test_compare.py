@@ -88,6 +88,10 @@ def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
         ({"compare": {"arms": {"a/b": []}, "references": ["a/b"]}}, "compare.arms"),
         ({"compare": {"ratios": [1.5]}}, "ratio"),
         ({"finetune": {"train": {"step": 5}}}, "train.step"),
+        (
+            {"finetune": {"data": {"manifest": "a.parquet"}}},
+            "finetune.data.test_manifest is needed",
+        ),
     ],
 )
 def test_faults_are_found_before_anything_runs(changes, message):
