@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import model_validator
 
 from tats_ray.config.data import ClipSection
@@ -17,6 +19,11 @@ class TrackedConfig(Section):
 
     run: RunSection
     tracking: TrackingSection = TrackingSection()
+
+    def below(self, parent: str | None) -> Self:
+        """The same with its MLflow run shown below another one."""
+        tracking = self.tracking.model_copy(update={"parent": parent})
+        return self.model_copy(update={"tracking": tracking})
 
 
 class JobConfig(TrackedConfig):

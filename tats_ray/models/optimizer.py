@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.train import TrainSection
-from tats_ray.models.nonfinite import OwnGradients, nonfinite
+from tats_ray.errors import NonFiniteError
+from tats_ray.models.nonfinite import Fault, OwnGradients, nonfinite
 from tats_ray.models.state import State, load_optimizer_state, optimizer_state
 
 _SKIPPED = "guard/skipped"  # beside the moments in a stored state
@@ -102,6 +103,17 @@ class GuardedOptimizer:
         self.optimizer.found_inf = torch.maximum(bad, ended)  # type: ignore[attr-defined]
         self.optimizer.step()
         return norm
+
+    def skip(self, fault: Fault, count: int, remedy: str) -> Fault:
+        """Counts steps that were left out.
+
+        Raises:
+            NonFiniteError: they are too many; names the fault, and the remedy.
+        """
+        self.skipped += count
+        if self.skipped > self.skip_limit:
+            raise NonFiniteError(f"{fault.what}; no update was applied; {remedy}", fault.clips)
+        return fault
 
     def state(self, model: nn.Module) -> State:
         """Moments by the names of the model's weights, and the count of skipped steps if any."""

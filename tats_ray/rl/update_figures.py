@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.errors import NonFiniteError
 from tats_ray.models.nonfinite import Fault, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.ranks import ALONE, Ranks
@@ -89,14 +88,11 @@ class UpdateFigures:
             f"{figures['ppo/policy']:.3g}, value loss {figures['ppo/value']:.3g}, largest ratio "
             f"{figures['ppo/ratio_max']:.3g})"
         )
-        self._guard.skipped += count
-        if self._guard.skipped > self._guard.skip_limit:
-            raise NonFiniteError(
-                f"{what}; no update was applied; lower rl.lr or rl.log_ratio_limit, or let "
-                "train.skip_nonfinite such updates be left out",
-                clips,
-            )
-        return Fault(what, clips)
+        remedy = (
+            "lower rl.lr or rl.log_ratio_limit, or let train.skip_nonfinite such updates be left "
+            "out"
+        )
+        return self._guard.skip(Fault(what, clips), count, remedy)
 
 
 def _named(values: list[float]) -> dict[str, float]:

@@ -13,18 +13,11 @@ from tats_ray.errors import TatsRayError
 
 def pretrain_main(arguments: list[str] | None = None) -> int:
     """Entry point of jobs/pretrain.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Pre-train a masked video autoencoder.",
-        epilog="Running the same command again continues an unfinished run.",
+    parser = job_parser(
+        "Pre-train a masked video autoencoder.",
+        "Running the same command again continues an unfinished run.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config and leave"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="fail unless there is a run to continue"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    add_resume(parser)
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _pretrain(given))
 
@@ -40,6 +33,32 @@ def benchmark_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     given = parser.parse_intermixed_args(arguments)
     return run_guarded(lambda: _benchmark(given))
+
+
+def job_parser(
+    description: str, epilog: str, *, needs_file: bool = False
+) -> argparse.ArgumentParser:
+    """What the command line of every configured job has."""
+    parser = argparse.ArgumentParser(description=description, epilog=epilog)
+    parser.add_argument("--config", metavar="FILE", required=needs_file, help="YAML file")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and leave"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    return parser
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """The flag of jobs that leave one run behind."""
+    parser.add_argument(
+        "--resume", action="store_true", help="fail unless there is a run to continue"
+    )
+
+
+def use_threads(threads: int) -> None:
+    """Before torch is imported: one thread per process unless the job asks for more, since
+    parallelism comes from processes."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def run_guarded(job: Callable[[], int]) -> int:
@@ -58,8 +77,7 @@ def _pretrain(given: argparse.Namespace) -> int:
     if given.dry_run:
         sys.stdout.write(dump_config(config))
         return 0
-    # One thread per process unless the run asks for more: parallelism comes from processes.
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    use_threads(config.cluster.threads)
     from tats_ray.runtime.pretrain import pretrain
 
     pretrain(config, must_resume=given.resume)

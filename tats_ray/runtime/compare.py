@@ -100,18 +100,16 @@ def _below(config: CompareConfig, tracked: TrackedRun) -> CompareConfig:
     """The same comparison with trials that MLflow shows below it."""
     if tracked.run_id is None:
         return config
-    place = {"parent": tracked.run_id, "uri": tracking_uri(config)}
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update=place)})
+    tracking = config.tracking.model_copy(update={"uri": tracking_uri(config)})
+    return config.model_copy(update={"tracking": tracking}).below(tracked.run_id)
 
 
 def _plans(config: CompareConfig, directory: Path) -> list[TrialPlan]:
     """Every trial, with the steps that the budget gives it."""
     folder = str(directory / "trials")
     trials = config.trials()
-    made = None
-    if config.pretrain_config(trials[0], folder).data.manifest is None:
-        section = config.pretrain_config(trials[0], folder).data.synthetic
-        made = ensure_synthetic(section, Path(folder))
+    data = config.pretrain_config(trials[0], folder).data
+    made = ensure_synthetic(data.synthetic, Path(folder)) if data.manifest is None else None
     costs = _costs(config, directory)
     plans = []
     for trial in trials:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.load import load_as
-from tats_ray.runtime.cli import run_guarded
+from tats_ray.runtime.cli import job_parser, run_guarded, use_threads
 
 
 def compare_main(arguments: list[str] | None = None) -> int:
     """Entry point of jobs/compare.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Compare masking systems: pre-train and evaluate each at every mask ratio.",
-        epilog="Running the same command again continues an unfinished comparison.",
+    parser = job_parser(
+        "Compare masking systems: pre-train and evaluate each at every mask ratio.",
+        "Running the same command again continues an unfinished comparison.",
+        needs_file=True,
     )
-    parser.add_argument("--config", metavar="FILE", required=True, help="YAML file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config and the trials and leave"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _compare(given))
 
@@ -33,7 +28,7 @@ def _compare(given: argparse.Namespace) -> int:
         sys.stdout.write(dump_config(config))
         sys.stdout.write(f"# {len(config.trials())} trials\n")
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    use_threads(config.cluster.threads)
     from tats_ray.runtime.compare import compare
 
     compare(config)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tats_ray.config.compare import CompareConfig, Trial
-from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import validate_as
 from tats_ray.config.probe import ProbeFile, probe_config
 from tats_ray.errors import TatsRayError
@@ -101,7 +100,7 @@ def _run(plan: TrialPlan) -> TrialResult:
         figures |= {method: result["top1"] for method, result in results.items()}
     if config.finetune is not None:
         tuned = config.finetune_config(trial, plan.folder)
-        scores = finetune(_below(tuned, summary), must_resume=False)
+        scores = finetune(tuned.below(summary["mlflow_run_id"]), must_resume=False)
         if scores["steps"] < tuned.train.steps:
             raise KeyboardInterrupt
         figures["finetune"] = scores["top1"]
@@ -138,12 +137,6 @@ def _curve(records: list[dict[str, Any]]) -> list[dict[str, float]]:
         for record in records
         if "enrichment/moving" in record and "enrichment/static" in record
     ]
-
-
-def _below(config: FinetuneConfig, summary: dict[str, Any]) -> FinetuneConfig:
-    """The same fine-tuning as an MLflow run below that of the pre-training."""
-    tracking = config.tracking.model_copy(update={"parent": summary["mlflow_run_id"]})
-    return config.model_copy(update={"tracking": tracking})
 
 
 def _settings(plan: TrialPlan) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -11,23 +10,16 @@ from tats_ray.config import dump_config
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as
 from tats_ray.errors import ConfigError, RunDirectoryError
-from tats_ray.runtime.cli import run_guarded
+from tats_ray.runtime.cli import add_resume, job_parser, run_guarded, use_threads
 
 
 def finetune_main(arguments: list[str] | None = None) -> int:
     """Entry point of jobs/finetune.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Fine-tune a pre-trained encoder on labelled videos and evaluate it.",
-        epilog="Running the same command again continues an unfinished run.",
+    parser = job_parser(
+        "Fine-tune a pre-trained encoder on labelled videos and evaluate it.",
+        "Running the same command again continues an unfinished run.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config and leave"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="fail unless there is a run to continue"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    add_resume(parser)
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _finetune(given))
 
@@ -53,7 +45,7 @@ def _finetune(given: argparse.Namespace) -> int:
     if given.dry_run:
         sys.stdout.write(dump_config(config))
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    use_threads(config.cluster.threads)
     from tats_ray.runtime.finetune import finetune
 
     finetune(config, must_resume=given.resume)
@@ -70,7 +62,7 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     run = run.absolute()
     place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
     config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.cluster.threads))
+    use_threads(config.cluster.threads)
     from tats_ray.runtime.evaluation import evaluate_run
     from tats_ray.runtime.finetune import manifests
     from tats_ray.tracking.console import say_summary

@@ -207,8 +207,7 @@ def _track(config: ProbeConfig, report: dict[str, Any], folder: Path) -> None:
     """An MLflow run below that of the pre-training."""
     resolved = config.resolved
     parent = read_json(config.directory / "run.json").get("mlflow_run_id")
-    tracking = resolved.tracking.model_copy(update={"parent": parent})
-    tracked = MLflowRun(resolved.model_copy(update={"tracking": tracking}), None)
+    tracked = MLflowRun(resolved.below(parent), None)
     figures = {
         f"{method}_{name}": value
         for method, result in report["results"].items()

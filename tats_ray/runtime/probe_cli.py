@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from tats_ray.config import dump_config
 from tats_ray.config.probe import load_probe_config
-from tats_ray.runtime.cli import run_guarded
+from tats_ray.runtime.cli import job_parser, run_guarded, use_threads
 
 
 def probe_main(arguments: list[str] | None = None) -> int:
     """Entry point of jobs/probe.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate the frozen features of a pre-training run.",
-        epilog="Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
+    parser = job_parser(
+        "Evaluate the frozen features of a pre-training run.",
+        "Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config and leave"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _probe(given))
 
@@ -31,7 +25,7 @@ def _probe(given: argparse.Namespace) -> int:
     if given.dry_run:
         sys.stdout.write(dump_config(config.resolved))
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.run.cluster.threads))
+    use_threads(config.run.cluster.threads)
     from tats_ray.runtime.probe import probe
 
     probe(config)

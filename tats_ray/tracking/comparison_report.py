@@ -130,12 +130,7 @@ def _csv(comparison: Comparison) -> str:
 def _draw_by_ratio(axis: Any, section: CompareSection, comparison: Comparison) -> None:
     for arm in section.arms:
         points = _points(section, comparison, arm)
-        axis.errorbar(
-            [ratio for ratio, _, _ in points],
-            [_scale(section.metric) * figure.mean for _, figure, _ in points],
-            yerr=[_bar(section.metric, figure) for _, figure, _ in points],
-            marker="o", capsize=3, label=arm,
-        )  # fmt: skip
+        _draw_arm(axis, section.metric, arm, [(ratio, figure) for ratio, figure, _ in points], "-")
     axis.set_xlabel("share of masked tokens")
     axis.set_ylabel(_axis_label(section.metric))
 
@@ -143,25 +138,33 @@ def _draw_by_ratio(axis: Any, section: CompareSection, comparison: Comparison) -
 def _draw_by_cost(axis: Any, section: CompareSection, comparison: Comparison) -> None:
     for arm in section.arms:
         points = _points(section, comparison, arm)
-        axis.errorbar(
-            [cost for _, _, cost in points],
-            [_scale(section.metric) * figure.mean for _, figure, _ in points],
-            yerr=[_bar(section.metric, figure) for _, figure, _ in points],
-            marker="o", capsize=3, linestyle="none", label=arm,
-        )  # fmt: skip
+        shown = [(cost, figure) for _, figure, cost in points]
+        _draw_arm(axis, section.metric, arm, shown, "none")
         for ratio, figure, cost in points:
             axis.annotate(f" {ratio:g}", (cost, _scale(section.metric) * figure.mean), fontsize=7)
     axis.set_xlabel("pre-training, TFLOP")
     axis.set_ylabel(_axis_label(section.metric))
 
 
+def _draw_arm(
+    axis: Any, metric: str, arm: str, points: Sequence[tuple[float, Spread]], line: str
+) -> None:
+    """Means of one arm's cells with their deviations."""
+    axis.errorbar(
+        [place for place, _ in points],
+        [_scale(metric) * figure.mean for _, figure in points],
+        yerr=[_bar(metric, figure) for _, figure in points],
+        marker="o", capsize=3, linestyle=line, label=arm,
+    )  # fmt: skip
+
+
 def _draw_enrichment(axis: Any, section: CompareSection, comparison: Comparison) -> None:
     """Moving objects as lines, look-alikes at rest dashed, at the highest ratio."""
     ratio = max(section.ratios)
-    for number, arm in enumerate(section.arms):
+    for arm in section.arms:
         curve = comparison.mean_curve(ratio, arm)
-        axis.plot(curve["step"], curve["moving"], color=f"C{number}", label=arm)
-        axis.plot(curve["step"], curve["static"], color=f"C{number}", linestyle="--")
+        (moving,) = axis.plot(curve["step"], curve["moving"], label=arm)
+        axis.plot(curve["step"], curve["static"], color=moving.get_color(), linestyle="--")
     axis.axhline(1.0, color="grey", linewidth=0.5)
     axis.set_xlabel("step")
     axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: look-alikes at rest)")
@@ -195,12 +198,14 @@ def _save(
     section: CompareSection,
     comparison: Comparison,
 ) -> None:
+    from matplotlib import color_sequences
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 4.5))
     FigureCanvasAgg(figure)
     axis = figure.subplots()
+    axis.set_prop_cycle(color=color_sequences["tab10" if len(section.arms) <= 10 else "tab20"])
     fill(axis, section, comparison)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(file, dpi=110, bbox_inches="tight")

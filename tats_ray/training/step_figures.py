@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.train import TrainSection
-from tats_ray.errors import NonFiniteError
 from tats_ray.models.nonfinite import Fault, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.ranks import Ranks
@@ -78,11 +77,8 @@ class StepFigures:
         workers, clips = locate(ranks, taken.own_fault, taken.clips)
         where = f", Train worker {', '.join(map(str, workers))}" if ranks.size > 1 else ""
         what = f"step {step}{where}: the {self._what}'s gradient is not finite (loss {loss:.4g})"
-        self._optimizer.skipped += 1
-        if self._optimizer.skipped > self._section.skip_nonfinite:
-            raise NonFiniteError(
-                f"{what}; no update was applied; lower train.base_lr, set train.gradient_clip, or "
-                "let train.skip_nonfinite such steps be left out",
-                clips,
-            )
-        return Fault(what, clips)
+        remedy = (
+            "lower train.base_lr, set train.gradient_clip, or let train.skip_nonfinite such steps "
+            "be left out"
+        )
+        return self._optimizer.skip(Fault(what, clips), 1, remedy)

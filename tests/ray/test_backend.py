@@ -14,7 +14,6 @@ import torch
 
 from tats_ray.config import Config
 from tats_ray.config.shares import Shares
-from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import BlockPlan, build_plan
 from tats_ray.models.sampler import build_sampler
@@ -22,6 +21,7 @@ from tats_ray.models.state import load_model_state
 from tats_ray.runtime.ray_backend import RayBackend
 from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
+from tests.rounds import drive
 from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -34,41 +34,14 @@ def _plan(config: Config, synthetic) -> BlockPlan:
     return build_plan(config, read_manifest(synthetic.train))
 
 
-def _drive(backend, config, state=None, cursor=None, first=0, steps=STEPS, between=None):
-    """Rounds as the driver runs them; returns reports by step, the last state and its cursor."""
-    batch_size = config.train.batch_size
-    reports, states = {}, {}
-    after = cursor or Cursor()
-
-    def note(finished):
-        for report in finished.reports:
-            assert report.step not in reports, "a step was reported twice"
-            reports[report.step] = report.figures
-        states.update({state.train.step: state for state in finished.states})
-
-    try:
-        backend.start(state, after, first)
-        for step in range(first, steps):
-            batch = backend.next_batch(step * batch_size, batch_size)
-            after = batch.after
-            backend.run_round(step, batch, snapshot=step + 1 == 2)
-            note(backend.finished())
-            if between is not None:
-                between(backend, step)
-        note(backend.finish(steps))
-        return reports, states, after
-    finally:
-        backend.close()
-
-
-def _ray(config, synthetic, tmp_path, **kwargs):
+def _ray(config, synthetic, tmp_path, steps=STEPS, **kwargs):
     plan = _plan(config, synthetic)
     backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
-    return _drive(backend, config, **kwargs)
+    return drive(backend, config, steps, **kwargs)
 
 
-def _serial(config, synthetic, **kwargs):
-    return _drive(SerialBackend(config, _plan(config, synthetic), {}), config, **kwargs)
+def _serial(config, synthetic, steps=STEPS, **kwargs):
+    return drive(SerialBackend(config, _plan(config, synthetic), {}), config, steps, **kwargs)
 
 
 def _assert_same(one, two, tolerance=0.0):
@@ -144,7 +117,7 @@ def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
     config = tiny_config("cluster.mode=local", *overrides(system), *TENNIS)
     plan = build_plan(config, read_manifest(tennis_manifest(shared_data, tmp_path)))
     backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
-    reports, states, _ = _drive(backend, config, steps=4)
+    reports, states, _ = drive(backend, config, 4)
     assert sorted(reports) == [1, 2, 3, 4]
     assert all(np.isfinite(figures["loss"]) for figures in reports.values())
     assert states[4].train.step == 4

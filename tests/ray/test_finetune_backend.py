@@ -8,7 +8,6 @@ import torch
 
 from tats_ray.config.shares import Shares
 from tats_ray.data.appearance import build_labelled_plan
-from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
 from tats_ray.evaluation.ray_views import score_videos_on_ray
@@ -18,6 +17,7 @@ from tats_ray.runtime.finetune import read_data
 from tats_ray.runtime.finetune_ray import RayFinetuneBackend
 from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
 from tests.finetuning import finetune_config
+from tests.rounds import drive
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -31,30 +31,9 @@ def _config(synthetic, *overrides):
     )
 
 
-def _drive(backend, config, state=None, cursor=None, first=0, steps=STEPS):
-    """Rounds as the driver runs them; returns reports by step, states by step, and the cursor."""
-    size, cursor = config.train.batch_size, cursor or Cursor()
-    found = []
-    try:
-        backend.start(state, cursor, first)
-        for step in range(first, steps):
-            batch = backend.next_batch(step * size, size)
-            cursor = batch.after
-            backend.run_round(step, batch, snapshot=step + 1 == 2)
-            found.append(backend.finished())
-        found.append(backend.finish(steps))
-    finally:
-        backend.close()
-    reports = [report for part in found for report in part.reports]
-    assert [report.step for report in reports] == list(range(first + 1, steps + 1))
-    return reports, {state.step: state for part in found for state in part.states}, cursor
-
-
-def _serial(config, data, **kwargs):
+def _serial(config, data, steps=STEPS):
     plan = build_labelled_plan(config, data.table)
-    return _drive(
-        SerialFinetuneBackend(config, plan, {}, data.classes, data.labels), config, **kwargs
-    )
+    return drive(SerialFinetuneBackend(config, plan, {}, data.classes, data.labels), config, steps)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +55,11 @@ def test_ray_equals_serial_and_continues_from_its_state(
         config, build_labelled_plan(config, data.table), {}, classes=data.classes,
         labels=data.labels, shares=SHARES, storage=tmp_path,
     )  # fmt: skip
-    got_reports, got, _ = _drive(backend, config, begun[1], cursor, first=1)
+    got_reports, got, _ = drive(backend, config, STEPS, begun[1], cursor, first=1)
     assert sorted(got) == sorted(wanted) == [2, STEPS]
-    for one, two in zip(reports[1:], got_reports, strict=True):
-        assert two.figures["loss"] == pytest.approx(one.figures["loss"], abs=1e-6)
+    assert list(got_reports) == list(reports)[1:]
+    for step, figures in got_reports.items():
+        assert figures["loss"] == pytest.approx(reports[step]["loss"], abs=1e-6)
     for name, value in wanted[STEPS].weights.items():
         assert np.allclose(value, got[STEPS].weights[name], rtol=0, atol=tolerance), name
 
