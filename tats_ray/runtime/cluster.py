@@ -35,12 +35,14 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
-# Of a local cluster: nothing listens on an interface that others reach. Ray names the variable for
-# the systems where it does so by default.
-_LOOPBACK = {
+# Of a local cluster: nothing listens on an interface that others reach. Ray names the first variable
+# for the systems where it does so by default. There is no dashboard either, which Ray Train looks for
+# half a minute long at the end of every run, unless it is told an address; this one refuses at once.
+_LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
 }
 _NAMESPACE = "tats_ray"
 
@@ -65,7 +67,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     Raises:
         ResourceError: no cluster answers at `cluster.address`.
     """
-    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
+    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
