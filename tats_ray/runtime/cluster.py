@@ -35,15 +35,16 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
-# Of a local cluster: nothing listens on an interface that others reach. Ray names the first variable
-# for the systems where it does so by default. There is no dashboard either, which Ray Train looks for
-# half a minute long at the end of every run, unless it is told an address; this one refuses at once.
-_LOCAL_ENVIRONMENT = {
+# Of a local cluster: nothing listens on an interface that others reach. Ray names the variable for
+# the systems where it does so by default.
+_LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
-    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
 }
+# A local cluster has no dashboard. Ray Train looks for one at the end of every run, for half a
+# minute unless it is told an address; this one refuses at once.
+_NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 _NAMESPACE = "tats_ray"
 
 
@@ -67,7 +68,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     Raises:
         ResourceError: no cluster answers at `cluster.address`.
     """
-    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL_ENVIRONMENT
+    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -75,11 +76,14 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
 
     if ray.is_initialized():
         return
+    of_workers = {"OMP_NUM_THREADS": str(cluster.threads)}
+    if cluster.mode == "local":
+        of_workers |= _NO_DASHBOARD
     shared = {
         "namespace": _NAMESPACE,
         "logging_level": logging.ERROR,
         "log_to_driver": False,
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(cluster.threads)}},
+        "runtime_env": {"env_vars": of_workers},
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -7,7 +7,6 @@ import os
 os.environ["RAY_AUTH_MODE"] = "disabled"  # loopback only, gone with the test process
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: on loopback only
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-os.environ["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:1"  # no dashboard, nor a wait for one
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -31,7 +30,10 @@ def cluster():
         logging_level=logging.ERROR,
         log_to_driver=False,
         namespace="tests",
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+        # No dashboard, nor Ray Train's wait for one.
+        runtime_env={
+            "env_vars": {"OMP_NUM_THREADS": "1", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+        },
     )
     yield
     ray.shutdown()
