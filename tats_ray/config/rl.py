@@ -42,8 +42,8 @@ class RLSection(Section):
     gradient_clip: float = Field(1.0, gt=0)
 
     # Faults
-    rollout_seconds: float = Field(120.0, gt=0)  # time limit of one round of rollouts
-    max_runner_restarts: int = Field(20, ge=0)
+    rollout_seconds: float = Field(120.0, gt=0)  # an actor that takes longer to answer is replaced
+    max_runner_restarts: int = Field(20, ge=0)  # of one actor; and failures within one round
 
     @model_validator(mode="after")
     def credit_fits_the_action(self) -> RLSection:

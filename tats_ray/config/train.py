@@ -28,7 +28,7 @@ class TrainSection(Section):
     # Ray mode
     publish_interval: int = Field(1, ge=1)  # steps between published weight versions
     snapshot_interval: int = Field(20, ge=1)  # steps a lost worker group replays at most
-    max_failures: int = Field(3, ge=0)  # restarts of the worker group
+    max_failures: int = Field(3, ge=0)  # restarts: of Train workers, PPO learners, the hub
 
     @model_validator(mode="after")
     def rates_are_ordered(self) -> TrainSection:

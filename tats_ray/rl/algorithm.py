@@ -9,18 +9,20 @@ from typing import Any
 
 import ray
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from tats_ray.config import Config, config_from_dict
 from tats_ray.config.shares import Shares
 from tats_ray.data.clips import ClipBatch
-from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, StaleRolloutError
 from tats_ray.models.nonfinite import Fault
-from tats_ray.rl.env_runner import MaskingEnvRunner, RolloutReply
+from tats_ray.rl.collection import PROBE_SECONDS, RolloutCollector
+from tats_ray.rl.env_runner import MaskingEnvRunner
 from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import LearnerRound, MaskingPPOLearner
+from tats_ray.rl.learners import PPOLearners
 from tats_ray.rl.module import SamplerModule
-from tats_ray.rl.rollout import Rollout, join_rollouts
+from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.versions import PolicyState, VersionedWeights
 
 
@@ -38,6 +40,7 @@ class RoundOutcome:
     rollout: Rollout
     figures: dict[str, float]
     skipped: list[Fault]
+    failures: list[str]  # of rollout actors; what they left was asked of others
 
 
 class MaskingPPO(PPO):
@@ -46,14 +49,20 @@ class MaskingPPO(PPO):
     _request: RoundRequest | None = None
     _outcome: RoundOutcome | None = None
     _policy: VersionedWeights | None = None
-    _policy_version: int = 0
+    learner_group: Any
+
+    def setup(self, config: Any) -> None:
+        super().setup(config)
+        self._collector = RolloutCollector(self.settings, self.env_runner_group)
+        self._learners = PPOLearners(self.settings, self.learner_group, self._rebuild_learners)
 
     def run_round(self, request: RoundRequest) -> RoundOutcome:
         """Rolls out the clips, updates the sampler, and publishes its next version.
 
         Raises:
-            ComponentTimeoutError: rollouts took longer than `rl.rollout_seconds`.
-            ComponentFailedError: rollouts kept failing; carries the last cause.
+            ComponentTimeoutError: no rollout actor was there for `cluster.wait_seconds`.
+            ComponentFailedError: rollouts kept failing, or learners kept dying; carries the last
+                cause.
             NonFiniteError: PPO diverged.
         """
         self._request, self._outcome = request, None
@@ -65,20 +74,22 @@ class MaskingPPO(PPO):
         request = self._request
         assert request is not None, "use run_round"
         started = time.monotonic()
-        rollout = self._collect(request)
+        rollout = self._collector.collect(request.step, request.batch, self.policy, request.mae)
         collected = time.monotonic()
-        job = LearnerRound(request.step, request.batch, rollout, request.mae)
-        summary = self._on_learners(MaskingPPOLearner.update_round, job=job)
-        self._policy_version += 1
-        self._policy = None
+        summary = self._learners.update(
+            LearnerRound(request.step, request.batch, rollout, request.mae)
+        )
         figures = summary.figures | rollout.error_figures()
         figures |= {
             "rollout/mae_lag": float(request.step - rollout.mae_version),
             "rollout/seconds": collected - started,
             "rollout/runners": float(self.env_runner_group.num_healthy_remote_workers()),
+            "rollout/failures": float(len(self._collector.failures)),
             "ppo/seconds": time.monotonic() - collected,
         }
-        self._outcome = RoundOutcome(rollout, figures, summary.skipped)
+        figures |= self._learners.figures()
+        failures = list(self._collector.failures)
+        self._outcome = RoundOutcome(rollout, figures, summary.skipped, failures)
 
     @functools.cached_property
     def settings(self) -> Config:
@@ -88,81 +99,33 @@ class MaskingPPO(PPO):
     @property
     def policy(self) -> VersionedWeights:
         """The newest sampler, put into the object store once per version."""
-        if self._policy is None:
-            state = self.policy_state().sampler
-            self._policy = VersionedWeights(self._policy_version, ray.put(state))
+        version = self._learners.version
+        if self._policy is None or self._policy.version != version:
+            self._policy = VersionedWeights(version, ray.put(self._learners.weights()))
         return self._policy
 
     def policy_state(self) -> PolicyState:
         """Sampler and optimiser for a checkpoint."""
-        version = self._policy_version
-        return self._on_learners(MaskingPPOLearner.policy_state, version=version)
+        return self._learners.state()
 
     def load_policy_state(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
-        self._on_learners(MaskingPPOLearner.load_policy_state, state=state)
-        self._policy_version, self._policy = state.version, None
+        self._learners.load(state)
+        self._policy = None
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Restarted runners need no state: every request brings the versions it wants."""
         return env_runner_group.probe_unhealthy_env_runners()
 
-    def _on_learners(self, call: Any, **kwargs: Any) -> Any:
-        """Calls every learner; returns the first one's answer and raises the first error."""
-        answers = [result.get() for result in self.learner_group.foreach_learner(call, **kwargs)]
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise getattr(answer, "cause", None) or answer
-        if not answers:
-            raise ComponentFailedError("no PPO learner answered; see the Ray logs for its end")
-        return answers[0]
-
-    def _collect(self, request: RoundRequest) -> Rollout:
-        """Rollouts of all parts; what a lost or failing runner leaves is asked of the others."""
-        settings = self.settings
-        size, total = settings.rl.rollout_clips, len(request.batch)
-        missing = {
-            request.batch.first + start: request.batch.rows(start, min(start + size, total))
-            for start in range(0, total, size)
-        }
-        done: list[Rollout] = []
-        failures: list[str] = []
-        deadline = time.monotonic() + settings.rl.rollout_seconds
-        while missing:
-            if time.monotonic() > deadline:
-                raise ComponentTimeoutError(_timeout_message(settings, len(missing), failures))
-            if len(failures) > settings.rl.max_runner_restarts:
-                raise ComponentFailedError(f"rollouts keep failing: {failures[-1]}")
-            for reply in self._ask(list(missing.values()), request, deadline):
-                if reply.failure is not None:
-                    failures.append(reply.failure)
-                for rollout in reply.rollouts:
-                    if missing.pop(rollout.first, None) is not None:
-                        _check_fresh(rollout, request, settings.rl.staleness)
-                        done.append(rollout)
-        return join_rollouts(sorted(done, key=lambda rollout: rollout.first))
-
-    def _ask(
-        self, parts: list[ClipBatch], request: RoundRequest, deadline: float
-    ) -> list[RolloutReply]:
-        """One call to every healthy runner with its even share of the parts."""
-        runners = self.env_runner_group.healthy_env_runner_ids()
-        if not runners:
-            self.restore_env_runners(self.env_runner_group)
-            time.sleep(0.2)
-            return []
-        shares = {runner: parts[place :: len(runners)] for place, runner in enumerate(runners)}
-        asked = [runner for runner in runners if shares[runner]]
-        return self.env_runner_group.foreach_env_runner(
-            ["sample"] * len(asked),
-            kwargs=[
-                {"parts": shares[runner], "policy": self.policy, "mae": request.mae}
-                for runner in asked
-            ],
-            remote_worker_ids=asked,
-            local_env_runner=False,
-            timeout_seconds=max(0.1, deadline - time.monotonic()),
+    def _rebuild_learners(self) -> Any:
+        self.learner_group.shutdown()
+        spec = self.config.get_multi_rl_module_spec(
+            spaces={
+                DEFAULT_MODULE_ID: (observation_space(self.settings), action_space(self.settings))
+            }
         )
+        self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
+        return self.learner_group
 
 
 def build_algorithm(settings: Config, shares: Shares) -> MaskingPPO:
@@ -204,23 +167,7 @@ def build_algorithm(settings: Config, shares: Shares) -> MaskingPPO:
         .fault_tolerance(
             restart_failed_env_runners=True,
             max_num_env_runner_restarts=settings.rl.max_runner_restarts,
-            env_runner_health_probe_timeout_s=10.0,
+            env_runner_health_probe_timeout_s=PROBE_SECONDS,
         )
     )
     return config.build_algo()
-
-
-def _check_fresh(rollout: Rollout, request: RoundRequest, staleness: int) -> None:
-    if rollout.mae_version < request.step - staleness:
-        raise StaleRolloutError(
-            f"round {request.step}: a rollout was scored by autoencoder {rollout.mae_version}, "
-            f"older than rl.staleness={staleness} permits"
-        )
-
-
-def _timeout_message(settings: Config, missing: int, failures: list[str]) -> str:
-    cause = failures[-1] if failures else "no runner reported a failure; it may be overloaded"
-    return (
-        f"{missing} rollouts of a round did not come back within rl.rollout_seconds="
-        f"{settings.rl.rollout_seconds:g}: {cause}"
-    )

@@ -31,7 +31,7 @@ from tats_ray.rl.versions import VersionedWeights
 
 @dataclass(frozen=True)
 class RolloutReply:
-    """What an actor did with its parts; `failure` is the traceback of the first one that failed."""
+    """What an actor did with its parts; `failure` is the reason of the first one that failed."""
 
     worker: int
     rollouts: list[Rollout]
@@ -82,8 +82,9 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
                 done.append(
                     collect_rollout(self._settings, self.env, self.module, clips, policy.version)
                 )
-        except Exception:
-            return RolloutReply(self.worker_index, done, traceback.format_exc())
+        except Exception as error:
+            traceback.print_exc()  # into this actor's log
+            return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
         return RolloutReply(self.worker_index, done)
 
     def _load(self, policy: VersionedWeights, mae: VersionedWeights) -> None:

@@ -20,7 +20,7 @@ from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
 from tats_ray.models.ranks import Ranks
 from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
-from tats_ray.models.state import load_model_state, model_state
+from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.update import build_ppo_batch, patch_tokens
@@ -111,10 +111,13 @@ class MaskingPPOLearner(PPOTorchLearner):
         """The batch is built on the device already."""
         return training_data.batch
 
+    def policy_weights(self) -> State:
+        """Copy of the weights."""
+        return model_state(self._sampler)
+
     def policy_state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""
-        sampler = self._sampler
-        return PolicyState(version, model_state(sampler), self._guard.state(sampler))
+        return PolicyState(version, self.policy_weights(), self._guard.state(self._sampler))
 
     def load_policy_state(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""

@@ -52,6 +52,11 @@ class Backend(Protocol[StateT]):
         """Path -> reason of broken videos so far."""
         ...
 
+    def is_lost(self) -> bool:
+        """Whether the part died that holds the others together; another backend may continue from
+        the newest checkpoint."""
+        ...
+
     def close(self) -> None:
         """Ends everything that `start` brought up; safe at any time."""
         ...

@@ -87,6 +87,8 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints pages about lost actors, which are said in a line.
+    logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
         try:
             ray.init(address=cluster.address, **shared)

@@ -83,6 +83,9 @@ class RayFinetuneBackend:
     def quarantined(self) -> dict[str, str]:
         return self._link.quarantined()
 
+    def is_lost(self) -> bool:
+        return hasattr(self, "_link") and self._link.hub_is_dead()
+
     def close(self) -> None:
         if hasattr(self, "_stream"):
             self._stream.close()

@@ -65,6 +65,9 @@ class SerialFinetuneBackend:
     def quarantined(self) -> dict[str, str]:
         return dict(self._quarantine.known())
 
+    def is_lost(self) -> bool:
+        return False
+
     def close(self) -> None:
         if hasattr(self, "_stream"):
             self._stream.close()

@@ -21,6 +21,7 @@ from tats_ray.runtime.backend import Finished
 from tats_ray.runtime.clip_budget import ITEMS_AHEAD
 from tats_ray.runtime.cluster import native_stderr_to
 from tats_ray.runtime.train_link import TrainLink
+from tats_ray.tracking.console import say
 from tats_ray.training.checkpoint import TrainingState
 from tats_ray.training.hub import HubQuarantine
 from tats_ray.training.train_loop import mae_worker
@@ -81,6 +82,8 @@ class RayBackend:
             waited = time.monotonic() - started
             clips = batch.rows(0, config.rollout_clips)
             outcome = self._algorithm.run_round(RoundRequest(step, clips, mae))
+            for failure in outcome.failures:
+                say(f"step {step + 1}: {failure}; its clips went to others")
             visible = outcome.rollout.visible[:, 0]
             self._figures[step + 1] = outcome.figures | {"rollout/wait_seconds": waited}
             self._skipped[step + 1] = outcome.skipped
@@ -101,6 +104,9 @@ class RayBackend:
 
     def quarantined(self) -> dict[str, str]:
         return self._link.quarantined()
+
+    def is_lost(self) -> bool:
+        return hasattr(self, "_link") and self._link.hub_is_dead()
 
     def close(self) -> None:
         if self._algorithm is not None:

@@ -100,12 +100,22 @@ class TrainLink:
         """Path -> reason of broken videos so far."""
         return ray.get(self.hub.quarantined.remote())
 
+    def hub_is_dead(self) -> bool:
+        """Whether items, weights and snapshots that were not yet in a checkpoint are lost."""
+        try:
+            ray.get(self.hub.quarantined.remote(), timeout=_POLL_SECONDS)
+        except ray.exceptions.ActorDiedError:
+            return True
+        except ray.exceptions.RayError:
+            return False
+        return False
+
     def close(self) -> None:
         """Ends the Train run and the hub."""
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.hub.end.remote(0), timeout=5)
-            if self._run is not None:
-                self._run.join(10)
+        if self._run is not None:
+            self._run.join(10)
         ray.kill(self.hub)
 
     def _until(self, ask: Callable[[], T | None], what: str) -> T:

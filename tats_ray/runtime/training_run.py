@@ -12,7 +12,7 @@ from tats_ray.config.job import JobConfig
 from tats_ray.data.clips import Cursor
 from tats_ray.data.quarantine import check_share
 from tats_ray.data.stage import BlockPlan
-from tats_ray.errors import NonFiniteError, TatsRayError
+from tats_ray.errors import ComponentFailedError, NonFiniteError, TatsRayError
 from tats_ray.runtime.backend import Backend, Finished, StateT
 from tats_ray.runtime.mlflow_link import note_synchronised, open_mlflow
 from tats_ray.runtime.nonfinite import NonFiniteSteps
@@ -23,6 +23,10 @@ from tats_ray.tracking.console import say
 from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
+
+
+class _BackendLostError(Exception):
+    """What a part of the run met when the hub was dead."""
 
 
 class TrainingRun(ABC, Generic[StateT]):
@@ -62,7 +66,26 @@ class TrainingRun(ABC, Generic[StateT]):
         """The run's result so far; at its end the content of summary.json."""
 
     def run(self) -> dict[str, Any]:
-        """Trains; returns the summary."""
+        """Trains; returns the summary. A lost backend is replaced by another one, which continues
+        from the newest checkpoint.
+
+        Raises:
+            ComponentFailedError: backends were lost more than `train.max_failures` times.
+        """
+        limit = self.config.train.max_failures
+        for restart in range(1, limit + 2):
+            try:
+                return self._run_backend()
+            except _BackendLostError as error:
+                if restart > limit:
+                    raise ComponentFailedError(
+                        f"the hub died after train.max_failures={limit} restarts: {error}"
+                    ) from None
+                say(f"the hub died; continuing from a checkpoint, restart {restart} of {limit}")
+        raise AssertionError("the last restart returns or raises")
+
+    def _run_backend(self) -> dict[str, Any]:
+        """Trains with one backend; returns the summary."""
         progress, state = self._restore()
         backend = self.build_backend()
         tracker = self._open_tracker(progress)
@@ -79,6 +102,10 @@ class TrainingRun(ABC, Generic[StateT]):
                 summary = self.summarize(steps, tracker, backend)
                 self.directory.write_summary(summary)
                 status = "FINISHED"
+        except Exception as error:
+            if backend.is_lost():
+                raise _BackendLostError(str(error)) from error
+            raise
         finally:
             backend.close()
             note_synchronised(self.directory, tracker.close(status))

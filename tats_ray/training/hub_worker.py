@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import ray
 import ray.train
 import torch
+from ray.exceptions import ActorDiedError
 from ray.train.torch import TorchTrainer, prepare_model
 
 from tats_ray.config.job import JobConfig
@@ -122,6 +123,8 @@ def run_worker(hub_name: str, config: JobConfig, build: Callable[[Any], HubWorke
     hub = ray.get_actor(hub_name)
     try:
         build(hub).run()
+    except ActorDiedError:
+        return  # the hub is the only actor called; without it the driver starts everything anew
     except NonFiniteError as error:
         ray.get(hub.fail.remote(error))
         raise

@@ -1,0 +1,110 @@
+"""PPO learner, hub and decode workers that are killed on the way."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tats_ray.config.shares import Shares
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.stage import build_plan
+from tats_ray.errors import ComponentFailedError
+from tats_ray.runtime.ray_backend import RayBackend
+from tats_ray.tracking.metrics_file import read_records
+from tests.conftest import tiny_config
+from tests.faults.processes import wait_for, workers
+from tests.ray.conftest import cluster  # noqa: F401
+from tests.rounds import drive
+from tests.runs.command import Run
+
+pytestmark = pytest.mark.faults
+
+STEPS = 24
+LEARNER = "_WrappedExecutable"  # RLlib's name for a remote learner
+
+
+def _drive(synthetic, tmp_path, between, *overrides):
+    config = tiny_config("cluster.mode=local", f"train.steps={STEPS}", *overrides)
+    backend = RayBackend(
+        config,
+        build_plan(config, read_manifest(synthetic.train)),
+        {},
+        shares=Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5),
+        storage=tmp_path / "train",
+    )
+    return drive(backend, config, STEPS, between=between)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_lost_learner_goes_on_from_the_state_that_was_kept(synthetic, tmp_path):
+    seen = []
+
+    def between(backend, step):
+        seen.append(backend._algorithm.policy.version)
+        if step in (7, 15):
+            (learner,) = workers(LEARNER)
+            learner.kill()
+
+    reports, states, _ = _drive(
+        synthetic, tmp_path, between, "rl.learners=1", "train.snapshot_interval=5"
+    )
+    assert seen == list(range(1, STEPS + 1)), "versions only grow"
+    assert reports[STEPS]["ppo/restarts"] == 2
+    # Kept after updates 5 and 15; lost after 8 and 16.
+    assert reports[STEPS]["ppo/undone_updates"] == (8 - 5) + (16 - 15)
+    assert max(figures["rollout/mae_lag"] for figures in reports.values()) <= 1
+    assert all(np.isfinite(figures["ppo/total"]) for figures in reports.values())
+    policy = states[STEPS].policy
+    assert policy.version == STEPS
+    assert all(np.isfinite(value).all() for value in policy.sampler.values())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_learner_that_is_lost_too_often_ends_the_run_with_the_cause(synthetic, tmp_path):
+    def between(backend, step):
+        if step > 2:
+            workers(LEARNER)[0].kill()
+
+    with pytest.raises(ComponentFailedError, match=r"learner was lost after .*=1 restarts: .*died"):
+        _drive(synthetic, tmp_path, between, "rl.learners=1", "train.max_failures=1")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_killed_decode_workers_change_nothing(synthetic, tmp_path):
+    killed = []
+
+    def between(backend, step):
+        if step % 4 == 1:
+            for process in workers("MapBatches"):
+                process.kill()
+                killed.append(process.pid)
+
+    lockstep = ["rl.staleness=0", "data.prefetch_blocks=2"]
+    _, wanted, cursor = _drive(synthetic, tmp_path / "undisturbed", None, *lockstep)
+    _, got, after = _drive(synthetic, tmp_path / "killed", between, *lockstep)
+    assert killed
+    assert after == cursor
+    for name, value in wanted[STEPS].train.mae.items():
+        assert np.array_equal(got[STEPS].train.mae[name], value), name
+
+
+def test_a_killed_hub_costs_the_steps_behind_the_last_checkpoint(synthetic, tmp_path):
+    run = Run(
+        synthetic, tmp_path, "hub", "cluster.mode=local", "cluster.object_store_mb=200",
+        "train.steps=400", "checkpoint.interval=20",
+    )  # fmt: skip
+    process = run.start()
+    run.wait_for("checkpoints/step_00000020/progress.json", process)
+    (hub,) = wait_for(lambda: workers("Hub", process.pid), "hub")
+    hub.kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "the hub died; continuing from a checkpoint, restart 1 of 3" in output
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary["steps"] == 400
+    assert summary["resumed_from"] >= 20
+    records = read_records(run.path / "metrics.jsonl")
+    assert [record["step"] for record in records] == list(range(2, 401, 2))
+    assert max(record["rollout/mae_lag"] for record in records) <= 1

@@ -1,0 +1,140 @@
+"""Rollout actors that are killed, stalled or always failing, under a real RLlib Algorithm."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from tats_ray.config.shares import Shares
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.stage import build_plan
+from tats_ray.errors import ComponentFailedError
+from tats_ray.runtime.ray_backend import RayBackend
+from tests.conftest import tiny_config
+from tests.faults.processes import later, workers
+from tests.ray.conftest import cluster  # noqa: F401
+from tests.rounds import drive
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
+
+RUNNER = "MaskingEnvRunner"
+BACK_SECONDS = 10  # after which lost actors are there again
+KILL_SECONDS = 5  # that Ray gives a process to end by itself
+
+
+def _drive(synthetic, tmp_path, between, steps, *overrides):
+    config = tiny_config(
+        "cluster.mode=local", "rl.env_runners=2", "rl.rollout_clips=2", "rl.staleness=1",
+        f"train.steps={steps}", *overrides,
+    )  # fmt: skip
+    backend = RayBackend(
+        config,
+        build_plan(config, read_manifest(synthetic.train)),
+        {},
+        shares=Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5),
+        storage=tmp_path / "train",
+    )
+    return drive(backend, config, steps, between=between)
+
+
+class _Watch:
+    """Acts once after a round, and says how many actors there are and how long they were fewer."""
+
+    def __init__(self, act, after=2):
+        self._act, self._after = act, after
+        self.lost_at = self.back_at = None
+        self.versions = []
+
+    def __call__(self, backend, step):
+        group = backend._algorithm.env_runner_group
+        if step == self._after:
+            self._act()
+            self.lost_at = time.monotonic()
+        elif self.lost_at and not self.back_at:
+            time.sleep(0.3)  # rounds of a small model would be over before an actor is there
+            if group.num_healthy_remote_workers() == 2 and step > self._after + 1:
+                self.back_at = time.monotonic()
+        elif self.back_at:
+            self.versions = group.foreach_env_runner(
+                lambda runner: (runner._policy_version, runner._mae_version),
+                local_env_runner=False,
+            )
+
+
+def _assert_recovered(watch, reports, steps, seconds=BACK_SECONDS):
+    assert watch.back_at - watch.lost_at < seconds
+    assert reports[steps]["rollout/runners"] == 2
+    assert max(figures["rollout/mae_lag"] for figures in reports.values()) <= 1
+    # Round `steps - 1` drew with the policy of its number, and so did the actors that came back.
+    assert {policy for policy, _ in watch.versions} == {steps - 1}
+    assert all(mae >= steps - 2 for _, mae in watch.versions)
+
+
+def _failures(reports):
+    return sum(figures["rollout/failures"] for figures in reports.values())
+
+
+def test_an_actor_killed_in_the_middle_of_a_rollout(synthetic, tmp_path):
+    def act():
+        victim = workers(RUNNER)[0]
+        victim.suspend()  # it gets the next round's request, and never answers
+        later(0.5, victim.kill)
+
+    watch, steps = _Watch(act), 60
+    reports, states, _ = _drive(synthetic, tmp_path, watch, steps)
+    _assert_recovered(watch, reports, steps)
+    assert reports[4]["rollout/failures"] == 1
+    assert states[steps].policy.version == steps
+
+
+def test_all_actors_killed_at_once(synthetic, tmp_path):
+    def act():
+        victims = workers(RUNNER)
+        assert len(victims) == 2
+        for victim in victims:
+            victim.kill()
+
+    watch, steps = _Watch(act), 60
+    reports, _, _ = _drive(synthetic, tmp_path, watch, steps)
+    _assert_recovered(watch, reports, steps)
+    assert reports[4]["rollout/failures"] >= 2
+
+
+def test_a_stalled_actor_is_replaced(synthetic, tmp_path):
+    stalled, limit = [], 2
+
+    def act():
+        stalled.append(workers(RUNNER)[0])
+        stalled[0].suspend()
+
+    watch, steps = _Watch(act), 60
+    reports, _, _ = _drive(synthetic, tmp_path, watch, steps, f"rl.rollout_seconds={limit}")
+    _assert_recovered(watch, reports, steps, limit + KILL_SECONDS + BACK_SECONDS)
+    assert _failures(reports) == reports[4]["rollout/failures"] == 1
+    assert not stalled[0].is_running() or stalled[0].status() == psutil.STATUS_ZOMBIE
+
+
+def test_actors_that_always_die_end_the_run_with_the_cause(synthetic, tmp_path):
+    """Each is killed as soon as it is there, until Ray gives it up."""
+    done = []
+
+    def kill_all():
+        if not done:
+            for victim in workers(RUNNER):
+                victim.send_signal(signal.SIGKILL)
+            later(0.2, kill_all)
+
+    def between(backend, step):
+        if step == 2:
+            kill_all()
+
+    try:
+        with pytest.raises(
+            ComponentFailedError, match=r"rollouts keep failing: rollout actor \d: .*"
+        ):
+            _drive(synthetic, tmp_path, between, 30, "rl.max_runner_restarts=2")
+    finally:
+        done.append(True)
