@@ -48,6 +48,22 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file to write instead of `path`, which takes its place when it is whole.
+
+    Raises:
+        StorageError: as `writing`; `path` is as it was.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with writing(path):
+        try:
+            yield aside
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
 def converting(target: Path) -> Iterator[None]:
     """Around code that reads one file and writes another: takes what only a write can meet.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tats_ray.data.decode import keeps_time_stamps
-from tats_ray.data.each_video import each_video
+from tats_ray.data.each_video import VIDEO_SECONDS, each_video
 from tats_ray.data.prepare import Entry
 from tats_ray.data.video_writer import open_h264
 from tats_ray.errors import ManifestError, VideoDecodeError
@@ -37,6 +37,12 @@ class Conversion:
     source: Path
     target: Path
     short_side: int  # pixels of the shorter side afterwards
+    # Names what is written aside: whoever asks removes it where the writing process is ended.
+    asker: int = field(default_factory=os.getpid)
+
+    @property
+    def aside(self) -> Path:
+        return self.target.with_name(f".{self.target.stem}.{self.asker}.mp4")
 
 
 class Reencoded(NamedTuple):
@@ -47,7 +53,11 @@ class Reencoded(NamedTuple):
 
 
 def reencode_entries(
-    entries: Sequence[Entry], source: Path, folder: Path, short_side: int
+    entries: Sequence[Entry],
+    source: Path,
+    folder: Path,
+    short_side: int,
+    seconds: float = VIDEO_SECONDS,
 ) -> Reencoded:
     """Re-encodes videos in parallel processes, each to the same relative path below a folder.
 
@@ -57,6 +67,7 @@ def reencode_entries(
     Args:
         source: folder or list file that the videos' paths are relative to; a video that lies
             elsewhere keeps its whole path below the folder.
+        seconds: time limit of one video.
 
     Raises:
         ManifestError: the folder lies among the videos, or two of them would become one file.
@@ -67,12 +78,13 @@ def reencode_entries(
         for entry in entries
     ]
     _check_targets(conversions, source, folder)
-    reasons = each_video(_reencode_one, conversions, "re-encoding")
+    reasons = each_video(_reencode_one, conversions, "re-encoding", seconds)
     done, failures = [], []
     for entry, conversion, reason in zip(entries, conversions, reasons, strict=True):
         if reason is None:
             done.append(Entry(conversion.target, entry.label, entry.origin))
         else:
+            conversion.aside.unlink(missing_ok=True)
             failures.append(VideoDecodeError(str(conversion.source), reason))
     return Reencoded(done, failures)
 
@@ -89,15 +101,14 @@ def reencode(conversion: Conversion) -> None:
     source, target = conversion.source, conversion.target
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.stem}.{os.getpid()}.mp4")
     try:
         with converting(target):
-            _convert(conversion, aside)
-            aside.replace(target)
+            _convert(conversion)
+            conversion.aside.replace(target)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoDecodeError(str(source), str(error).splitlines()[0]) from None
     finally:
-        aside.unlink(missing_ok=True)
+        conversion.aside.unlink(missing_ok=True)
 
 
 def _target(path: Path, base: Path, folder: Path) -> Path:
@@ -143,7 +154,7 @@ def _is_current(conversion: Conversion) -> bool:
         return False
 
 
-def _convert(conversion: Conversion, aside: Path) -> None:
+def _convert(conversion: Conversion) -> None:
     import av
     from av.video.frame import PictureType
 
@@ -153,7 +164,7 @@ def _convert(conversion: Conversion, aside: Path) -> None:
         stream = container.streams.best("video")  # as the decoders
         clock = _Clock(_rate(stream), keeps_time_stamps(str(conversion.source)))
         promised = stream.frames
-        with av.open(str(aside), "w") as output:
+        with av.open(str(conversion.aside), "w") as output:
             encoder = None
             for number, frame in enumerate(_at_constant_rate(container.decode(stream), clock)):
                 upright = _upright(frame)

@@ -16,6 +16,7 @@ from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.evaluation.cost import equal_cost_steps, step_flops
 from tats_ray.runtime.compare_trial import TrialFailure, TrialPlan, read_result, run_trial
 from tats_ray.runtime.run_directory import read_json, write_text
+from tats_ray.storage import writing
 from tats_ray.tracking.comparison_report import say_comparison, write_comparison
 from tats_ray.tracking.console import say
 from tats_ray.tracking.mlflow_run import (
@@ -34,10 +35,13 @@ def compare(config: CompareConfig) -> Comparison:
 
     Raises:
         ComponentFailedError: trials failed; all others are done and in the report.
+        StorageError: the disc is full or read-only, which ends it at once.
         TatsRayError: a fault for the user, in one line.
     """
     directory = output_dir(config) / config.run.name
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "config.yaml", dump_config(config))  # before MLflow is waited for
     tracked = _open_tracking(config, directory)
     status = "FAILED"
     try:
@@ -50,7 +54,6 @@ def compare(config: CompareConfig) -> Comparison:
 
 def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Comparison:
     """The comparison itself, reported to its MLflow run."""
-    write_text(directory / "config.yaml", dump_config(config))
     plans = _plans(config, directory)
     found = {plan.trial.name: read_result(plan) for plan in plans}
     comparison = Comparison([result for result in found.values() if result is not None])

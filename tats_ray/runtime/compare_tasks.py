@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tats_ray.config.compare import CompareConfig
-from tats_ray.errors import ResourceError
+from tats_ray.errors import ResourceError, StorageError
 from tats_ray.evaluation.comparison import TrialResult
 from tats_ray.runtime.cluster import cluster_resources, start_ray
 from tats_ray.runtime.compare_trial import TrialFailure, TrialPlan, run_trial
@@ -18,6 +18,7 @@ def run_as_tasks(
 
     Raises:
         ResourceError: there is no cluster, or it is too small for one trial.
+        StorageError: a trial's disc is full or read-only.
     """
     section = config.compare
     start_ray(config.cluster, section.trial_cpus)
@@ -42,4 +43,8 @@ def run_as_tasks(
         try:
             yield ray.get(done)
         except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.RayTaskError) and isinstance(
+                error.cause, StorageError
+            ):
+                raise error.cause from None
             yield TrialFailure(plan.trial.name, str(error).strip().splitlines()[-1])

@@ -14,12 +14,13 @@ from typing import Any
 from tats_ray.config.compare import CompareConfig, Trial
 from tats_ray.config.load import validate_as
 from tats_ray.config.probe import ProbeFile, probe_config
-from tats_ray.errors import TatsRayError
+from tats_ray.errors import StorageError, TatsRayError
 from tats_ray.evaluation.comparison import TrialResult
 from tats_ray.runtime.finetune import finetune
 from tats_ray.runtime.pretrain import pretrain
 from tats_ray.runtime.probe import probe
 from tats_ray.runtime.run_directory import read_json, write_text
+from tats_ray.storage import converting, writing
 from tats_ray.tracking.metrics_file import read_records
 
 _RESULT = "result.json"
@@ -58,16 +59,24 @@ class TrialFailure:
 
 
 def run_trial(plan: TrialPlan) -> TrialResult | TrialFailure:
-    """Runs a trial, or what is left of it; its output goes to `trial.log` in its run directory."""
-    plan.directory.mkdir(parents=True, exist_ok=True)
+    """Runs a trial, or what is left of it; its output goes to `trial.log` in its run directory.
+
+    Raises:
+        StorageError: the disc is full or read-only, for all further trials as well.
+    """
+    with writing(plan.directory):
+        plan.directory.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with (
+        converting(plan.directory / "trial.log"),  # every line printed may find the disc full
         (plan.directory / "trial.log").open("a", encoding="utf-8", buffering=1) as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
         try:
             result = _run(plan)
+        except StorageError:
+            raise
         except TatsRayError as error:
             log.write(f"error: {error}\n")
             return TrialFailure(plan.trial.name, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
         metavar="POINTS",
         help="points per side: data.motion.grid, or twice data.size / model.patch (%(default)s)",
     )
+    parser.add_argument(
+        "--video-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time limit of one video (60 to look at it, 600 to re-encode it or find its motion)",
+    )
     given = parser.parse_args(arguments)
     if (given.motion is None) != (given.motion_folder is None):
         parser.error("--motion and --motion-folder go together")
@@ -64,32 +71,34 @@ def _prepare(given: argparse.Namespace) -> int:
     else:
         entries = folder_entries(source) if source.is_dir() else list_entries(source)
     failures: list[VideoDecodeError] = []
+    limit = {} if given.video_seconds is None else {"seconds": given.video_seconds}
     if given.reencode is not None:
         from tats_ray.data.reencode import reencode_entries
 
         total = len(entries)
-        entries, failures = reencode_entries(entries, source, given.reencode, given.short_side)
+        made = reencode_entries(entries, source, given.reencode, given.short_side, **limit)
+        entries, failures = made
         _name("broken", failures)
         sys.stdout.write(f"{given.reencode}: {len(entries)} of {total} videos re-encoded\n")
         if not entries:
             raise ManifestError(f"none of {total} videos can be re-encoded")
-    made = prepare(entries, given.manifest)
-    _name("broken", made.failures)
-    labels = {row.label for row in made.rows if row.label is not None}
+    prepared = prepare(entries, given.manifest, **limit)
+    _name("broken", prepared.failures)
+    labels = {row.label for row in prepared.rows if row.label is not None}
     sys.stdout.write(
-        f"{given.manifest}: {len(made.rows)} videos, {len(labels)} labels, "
-        f"{len(failures) + len(made.failures)} broken files left out\n"
+        f"{given.manifest}: {len(prepared.rows)} videos, {len(labels)} labels, "
+        f"{len(failures) + len(prepared.failures)} broken files left out\n"
     )
     if given.motion is not None:
-        _cache_motion(given, [row.path for row in made.rows])
+        _cache_motion(given, [row.path for row in prepared.rows], limit)
     return 0
 
 
-def _cache_motion(given: argparse.Namespace, paths: list[str]) -> None:
+def _cache_motion(given: argparse.Namespace, paths: list[str], limit: dict[str, float]) -> None:
     from tats_ray.data.motion.precompute import cache_motion
 
     folder = str(given.motion_folder.absolute())
-    failures = cache_motion(paths, given.motion, given.motion_grid, folder)
+    failures = cache_motion(paths, given.motion, given.motion_grid, folder, **limit)
     _name("no motion", failures)
     sys.stdout.write(
         f"{folder}: {given.motion} of {len(paths) - len(failures)} videos, "
@@ -108,6 +117,13 @@ def _even(text: str) -> int:
     number = int(text)
     if number < 16 or number % 2:
         raise argparse.ArgumentTypeError(f"{text} is not an even number of at least 16")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
 
 

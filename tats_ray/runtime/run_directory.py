@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import threading
 import uuid
 from pathlib import Path
@@ -15,7 +14,7 @@ from tats_ray.config import dump_config
 from tats_ray.config.job import JobConfig
 from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
-from tats_ray.storage import writing
+from tats_ray.storage import replacing, writing
 from tats_ray.tracking.mlflow_store import flatten, output_dir
 
 # What may differ between the parts of one run: it changes where and how the run executes, but
@@ -149,10 +148,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one step."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        try:
-            aside.write_text(text)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        aside.write_text(text)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tats_ray.config.compare import CompareSection
 from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
+from tats_ray.storage import replacing
 
 _ACCURACIES = ("linear", "knn", "finetune")
 _PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0, "tflops": 1}
@@ -24,12 +25,16 @@ def write_comparison(folder: Path, section: CompareSection, comparison: Comparis
 
     Returns:
         The files.
+
+    Raises:
+        StorageError: disc full or read-only; what was there before stays.
     """
     if not comparison.results:
         return []
     tables, trials = folder / "results.md", folder / "results.csv"
-    tables.write_text(_markdown(section, comparison), encoding="utf-8")
-    trials.write_text(_csv(comparison), encoding="utf-8")
+    for file, text in ((tables, _markdown(section, comparison)), (trials, _csv(comparison))):
+        with replacing(file) as aside:
+            aside.write_text(text, encoding="utf-8")
     draw: dict[str, Callable[[Any, CompareSection, Comparison], None]] = {
         "accuracy_by_ratio.png": _draw_by_ratio,
         "accuracy_by_cost.png": _draw_by_cost,
@@ -208,4 +213,5 @@ def _save(
     axis.set_prop_cycle(color=color_sequences["tab10" if len(section.arms) <= 10 else "tab20"])
     fill(axis, section, comparison)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    figure.savefig(file, dpi=110, bbox_inches="tight")
+    with replacing(file) as aside:
+        figure.savefig(aside, dpi=110, bbox_inches="tight")

@@ -42,11 +42,13 @@ class MLflowStore:
             os.environ.setdefault(name, value)
         # It would print the address at a run's end, with the password that may be in it.
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-        import mlflow
+        import mlflow  # noqa: F401 - here, where no other thread imports
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = mlflow.MlflowClient(tracking_uri=tracking_uri(config))
+        # Its tracebacks of a database that is full, read-only or gone: who calls says it in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        self._client: Any = None
         self._config = config
         self._key = key
         self._wanted = run_id
@@ -56,7 +58,9 @@ class MLflowStore:
         self.last_step = 0
 
     def find(self) -> str:
-        """Finds the run or creates it; returns its id."""
+        """Finds the run or creates it, before any other call; returns its id."""
+        if self._client is None:
+            self._client = _client(tracking_uri(self._config))
         run = self._known_run() or self._create_run()
         self.run_id = run.info.run_id
         return self.run_id
@@ -156,6 +160,17 @@ class MLflowStore:
             for point in self._client.get_metric_history(self.run_id, name)
         ]
         return max((point.step for point in points), default=0)
+
+
+def _client(uri: str) -> Any:
+    """A client; where the store is a database, this opens it and makes its tables."""
+    from mlflow import MlflowClient
+
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 0  # as _ENVIRONMENT, for which databases have no variable
+    return MlflowClient(tracking_uri=uri)
 
 
 def metrics(figures: dict[str, float], step: int) -> list[Any]:

@@ -42,9 +42,21 @@ class MLflowWarning:
 
 def reason(error: BaseException) -> str:
     """The first line of an error, without credentials."""
+    error = _fault_of_database(error) or error
     lines = str(error).strip().splitlines() or ["no message"]
     text = without_credentials(f"{type(error).__name__}: {lines[0]}")
     for name in _SECRETS:
         if os.environ.get(name):
             text = text.replace(os.environ[name], "***")
     return text[:_LONGEST]
+
+
+def _fault_of_database(error: BaseException) -> BaseException | None:
+    """What the database itself said, which SQLAlchemy and MLflow wrap in pages of their own."""
+    place: BaseException | None = error
+    while place is not None:
+        origin = getattr(place, "orig", None)
+        if isinstance(origin, BaseException):
+            return origin
+        place = place.__cause__ or place.__context__
+    return None

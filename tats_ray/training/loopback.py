@@ -1,4 +1,4 @@
-"""Train workers of one machine meet in a file.
+"""Train workers of one machine meet in a file, and so do RLlib's learners.
 
 PyTorch's usual meeting place, a TCP store, listens on every interface and asks nobody who they are.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +30,38 @@ class LoopbackTorchConfig(TorchConfig):
         return _LoopbackBackend
 
 
+@contextmanager
+def learners_on_loopback() -> Iterator[None]:
+    """For RLlib's learners that are all on this machine, around the building of the Algorithm.
+
+    RLlib has no setting for how its learners meet: it asks a function of its module.
+    """
+    from ray.rllib.core.learner import learner_group
+
+    published = learner_group._get_backend_config
+    learner_group._get_backend_config = lambda learner_class: _LearnerConfig()
+    try:
+        yield
+    finally:
+        learner_group._get_backend_config = published
+
+
+@dataclass
+class _LearnerConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type:
+        return _LearnerBackend
+
+
 class _LoopbackBackend(_TorchBackend):
     """Ray's hooks are internal, which is why they are touched here only."""
 
-    def on_start(self, worker_group: Any, backend_config: LoopbackTorchConfig) -> None:
-        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(_set_torch_distributed_env_vars)
+        self._meet(worker_group, backend_config)
+
+    def _meet(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
         self._folder = tempfile.mkdtemp(prefix="tats_ray_")
         setting = {
             "backend": "nccl" if gpus else "gloo",
@@ -50,6 +78,16 @@ class _LoopbackBackend(_TorchBackend):
             ]
         )
 
-    def on_shutdown(self, worker_group: Any, backend_config: LoopbackTorchConfig) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
         super().on_shutdown(worker_group, backend_config)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _LearnerBackend(_LoopbackBackend):
+    """RLlib's workers are of Ray Train's first version: they know no ranks before training, and
+    each sees its own GPU only."""
+
+    share_cuda_visible_devices = False
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        self._meet(worker_group, backend_config)

@@ -17,12 +17,15 @@ from tats_ray.data.clips import Cursor
 from tats_ray.data.decode import DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
+from tats_ray.data.motion.precompute import cache_motion
 from tats_ray.data.prepare import Entry, prepare
 from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.reencode import reencode_entries
 from tats_ray.data.serial_stream import SerialClipStream
 from tats_ray.data.stage import build_plan
 from tats_ray.data.synthetic.generate import SyntheticSet
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
+from tats_ray.runtime.prepare_cli import prepare_data_main
 from tests.conftest import tiny_config
 from tests.runs.command import STEPS, Run
 
@@ -191,6 +194,39 @@ def test_preparing_data_names_a_file_that_hangs(synthetic, tmp_path):
         f"{hanging}: decoding took more than 2 s"
     ]
     assert len(made.rows) == 11
+
+
+@pytest.mark.parametrize("work", ["re-encoding", "motion (lucas_kanade)"])
+def test_re_encoding_and_motion_name_a_file_that_hangs(synthetic, tmp_path, work):
+    """It costs its limit once, leaves no half-made copy, and all others are done."""
+    videos, hanging = _with_a_hanging_one(synthetic, tmp_path)
+    paths = [row["path"] for row in read_manifest(videos.train).to_pylist()]
+    out = tmp_path / "out"
+    if work == "re-encoding":
+        entries = [Entry(Path(path), None, "here") for path in paths]
+        failures = reencode_entries(entries, videos.train, out, 32, seconds=3.0).failures
+    else:
+        failures = cache_motion(paths, "lucas_kanade", 4, str(out), seconds=3.0)
+    assert [str(failure) for failure in failures] == [
+        f"{hanging}: {work} took more than 3 s; leave it out, or raise --video-seconds"
+    ]
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 11
+    assert not any(path.name.startswith(".") for path in files)
+
+
+def test_the_command_ends_over_a_file_that_hangs(synthetic, tmp_path, capsys):
+    rows = _copies(synthetic, tmp_path / "videos", 3)
+    hanging = _hanging(tmp_path / "videos" / "hanging.mpg")
+    code = prepare_data_main(
+        [
+            *(str(tmp_path / "videos"), str(tmp_path / "m.parquet"), "--video-seconds", "3"),
+            *("--reencode", str(tmp_path / "out"), "--short-side", "32"),
+        ]
+    )
+    assert code == 0
+    assert capsys.readouterr().err.startswith(f"broken: {hanging}: re-encoding took more than 3 s")
+    assert read_manifest(tmp_path / "m.parquet").num_rows == len(rows)
 
 
 @pytest.mark.faults

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -44,24 +45,34 @@ def ray_folder(monkeypatch):
 def _listening(pid):
     """Addresses that a process and its descendants accept connections at."""
     found = psutil.Process(pid)
-    return {
-        (process.name(), connection.laddr.ip)
-        for process in [found, *found.children(recursive=True)]
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    addresses = set()
+    for process in [found, *found.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a worker that has just ended listens no more
+            addresses |= {
+                (process.name(), connection.laddr.ip)
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return addresses
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_local_run_is_reachable_from_this_machine_only(workers, synthetic, tmp_path):
-    run = Run(synthetic, tmp_path, "local", *LOCAL, f"train.workers={workers}")
+@pytest.mark.parametrize(
+    "part", ["train.workers=1", "train.workers=2", "rl.learners=1", "rl.learners=2"]
+)
+def test_a_local_run_is_reachable_from_this_machine_only(
+    part, synthetic, tmp_path, ray_folder, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(ray_folder))
+    run = Run(synthetic, tmp_path, "local", *LOCAL, part)
     process = run.start()
     run.wait_for("checkpoints/step_*/progress.json", process)
-    addresses = _listening(process.pid)
+    addresses, meetings = _listening(process.pid), set(ray_folder.glob("tats_ray_*/meeting"))
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=100) == 0
     assert len(addresses) > 3, "Ray was running"
     assert {ip for _, ip in addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
+    assert len(meetings) == 1 + ("learners" in part), "of Train workers, and of learners"
+    assert not list(ray_folder.glob("tats_ray_*")), "left behind"
 
 
 def test_secrets_are_written_nowhere(synthetic, tmp_path, ray_folder, monkeypatch):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tats_ray.config.compare import CompareSection
 from tats_ray.config.data import SyntheticSection
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
@@ -20,10 +21,12 @@ from tats_ray.data.motion.vectors import VideoFields
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import StorageError
+from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.evaluation.feature_cache import write_features
 from tats_ray.evaluation.features import VideoFeatures
 from tats_ray.runtime.prepare_cli import prepare_data_main
 from tats_ray.runtime.run_directory import RunDirectory
+from tats_ray.tracking.comparison_report import write_comparison
 from tats_ray.tracking.interval import Record
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
 from tats_ray.training.checkpoint import (
@@ -84,7 +87,23 @@ def _run_file(folder):
     directory.close()
 
 
-WRITERS = [_checkpoint, _metrics, _synthetic, _features, _manifest, _motion, _run_file]
+def _comparison(folder):
+    section = CompareSection.model_construct(
+        arms={"random": [], "tats": []}, ratios=[0.75], seeds=[0, 1], references=["random"]
+    )
+    results = [
+        TrialResult(arm, 0.75, seed, 12, 1.0, 0.1, {"knn": 0.5 + 0.1 * seed, "loss": 1.0}, [])
+        for arm in section.arms
+        for seed in section.seeds
+    ]
+    write_comparison(folder, section, Comparison(results))
+
+
+WRITERS = [
+    _checkpoint, _metrics, _synthetic, _features, _manifest, _motion, _run_file, _comparison,
+]  # fmt: skip
+# Small files, which a nearly full disc takes until nothing is left at all.
+SMALL = (_run_file, _comparison)
 
 
 def _check(error: StorageError, folder: Path, reason: str) -> None:
@@ -100,7 +119,7 @@ def test_a_full_disc_is_named_and_nothing_half_written_stays(disc_of, write):
     disc = disc_of(64)
     disc.fill(spare=8192)
     before = {path.name for path in disc.path.iterdir()}
-    if write is _run_file:
+    if write in SMALL:
         disc.free()
         disc.fill()
     with pytest.raises(StorageError) as caught:
@@ -117,6 +136,19 @@ def test_a_read_only_disc_is_named(disc_of, write):
     with pytest.raises(StorageError) as caught:
         write(disc.path)
     _check(caught.value, disc.path, "Read-only file system")
+
+
+def test_an_old_report_of_a_comparison_survives_the_full_disc(disc_of):
+    """A picture that does not fit leaves the older one whole; room for the tables alone."""
+    disc = disc_of(256)
+    _comparison(disc.path)
+    before = {path.name: path.read_bytes() for path in disc.path.iterdir()}
+    assert {"results.md", "results.csv", "accuracy_by_ratio.png"} <= set(before)
+    disc.fill(spare=8192)
+    with pytest.raises(StorageError, match=r"accuracy_by_ratio\.png: cannot be written"):
+        _comparison(disc.path)
+    (disc.path / "ballast").unlink()
+    assert {path.name: path.read_bytes() for path in disc.path.iterdir()} == before
 
 
 def test_many_synthetic_clips_are_written_by_processes_that_tell(disc_of):

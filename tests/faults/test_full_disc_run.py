@@ -1,4 +1,4 @@
-"""The pre-training command on a disc that fills up: one line, and the same command goes on."""
+"""Pre-training and comparing on a disc that fills up: one line, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
 from tests.faults.disc import SmallDisc
 from tests.runs.command import STEPS, Run
+from tests.runs.test_compare_job import _finish, _rows, _tree
 
 pytestmark = pytest.mark.faults
 SETTINGS = ["tracking.mlflow=false", "checkpoint.interval=1", "checkpoint.keep=99"]
@@ -65,3 +66,40 @@ def test_a_read_only_place_is_named_before_anything_starts(synthetic, disc_of):
         f"error: {run.path}: cannot be written (Read-only file system); make it writable, or "
         "choose another place"
     )
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "tasks"])
+def test_a_comparison_ends_at_the_first_write_that_fails(execution, synthetic, disc_of, tmp_path):
+    """Every further trial would meet the same disc; with space the same command goes on."""
+    disc = disc_of(160)
+    section = {"execution": execution, "seeds": [0]}
+    tree = _tree(
+        synthetic, disc.path, compare=section, tracking={"mlflow": False},
+        cluster={"mode": "local", "cpus": 1, "object_store_mb": 100},
+    )  # fmt: skip
+    tree["pretrain"]["cluster"] = {"mode": "serial"}
+    output = _finish(tree, tmp_path, code=1)
+    message = output.splitlines()[-1]
+    trials = disc.path / "study" / "trials"
+    assert message.startswith(f"error: {trials}"), output
+    assert "cannot be written (No space left on device); free some space there" in message
+    assert "Traceback" not in output, output
+    assert "failed" not in output, output
+    if execution == "in_turn":  # a task may have begun before the first one's end is known
+        assert [path.name for path in trials.iterdir()] == ["random-0.75-0"]
+    disc.resize(8192)
+    _finish(tree, tmp_path)
+    assert len(_rows(disc.path)) == 2
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_a_comparison_names_its_place_before_anything_starts(fault, synthetic, disc_of, tmp_path):
+    disc = disc_of(64)
+    if fault == "full":
+        (disc.path / "study").mkdir()
+        disc.fill()
+    else:
+        disc.make_read_only()
+    output = _finish(_tree(synthetic, disc.path), tmp_path, code=1)
+    assert output.count("\n") == 1
+    assert output.startswith(f"error: {disc.path / 'study'}")

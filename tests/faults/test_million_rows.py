@@ -89,6 +89,36 @@ def test_a_million_rows_stay_below_a_gigabyte(tmp_path, make, script, wanted):
     assert int(peak) < GIB
 
 
+def test_finding_the_videos_of_a_csv_asks_per_folder(tmp_path):
+    """Not per video: counted, since seconds depend on storage and on how busy the machine is."""
+    script = """
+import sys
+from pathlib import Path
+from tats_ray.data.datasets.kinetics import kinetics_entries
+asked = 0
+def count(frame, event, argument):
+    global asked
+    asked += event == "c_call" and argument.__module__ == "posix" and argument.__name__ != "fspath"
+sys.setprofile(count)
+found = kinetics_entries(Path(file), Path(file).parent)
+sys.setprofile(None)
+print(asked, sum(entry.path.parent.name == "class 7" for entry in found))
+"""
+    file = tmp_path / "train.csv"
+    lines = [f"class {n % 9},id-{n:04d},1,2,train\n" for n in range(3000)]
+    file.write_text("label,youtube_id,time_start,time_end,split\n" + "".join(lines))
+    (tmp_path / "class 7").mkdir()
+    for n in range(7, 900, 9):
+        (tmp_path / "class 7" / f"id-{n:04d}_000001_000002.mp4").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", f"file = {str(file)!r}\n{script}"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    asked, found = map(int, done.stdout.split())
+    assert found == 100
+    assert asked < 100
+
+
 def test_planning_a_block_calls_nothing_per_row(tmp_path):
     """Counts the interpreter's calls, which do not depend on how busy the machine is."""
     script = """

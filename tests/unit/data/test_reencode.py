@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from fractions import Fraction
 
 import av
 import decord
 import numpy as np
+import psutil
 import pytest
 
 from tats_ray.data.each_video import each_video
@@ -15,7 +17,7 @@ from tats_ray.data.manifest import read_manifest
 from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.data.prepare import Entry, folder_entries
 from tats_ray.data.reencode import Conversion, reencode, reencode_entries
-from tats_ray.errors import ManifestError, VideoDecodeError
+from tats_ray.errors import ComponentFailedError, ManifestError, VideoDecodeError
 from tats_ray.runtime.prepare_cli import prepare_data_main
 from tests.moving_clips import (
     FRAMES,
@@ -161,10 +163,39 @@ def _crash_on_three(number: int) -> str | None:
 
 
 def test_a_crash_or_an_odd_fault_costs_one_item():
-    answers = each_video(_crash_on_three, range(6), "testing")
+    answers = each_video(_crash_on_three, range(6), "testing", 60.0)
     assert answers[:3] == [None, "1", None]
     assert "its process died" in answers[3]
     assert answers[4:] == ["KeyError: 'odd'", "5"]
+
+
+def _sleep_on_one(number: int) -> str | None:
+    time.sleep(1000 * (number == 1))
+    return str(os.getpid())
+
+
+def test_a_passed_limit_costs_one_item_and_one_process():
+    before = time.monotonic()
+    answers = each_video(_sleep_on_one, range(12), "testing", 2.0)
+    assert time.monotonic() - before < 60
+    assert answers.pop(1) == "testing took more than 2 s; leave it out, or raise --video-seconds"
+    assert 1 <= len(set(answers)) <= (os.cpu_count() or 1) + 1
+    assert not any(psutil.pid_exists(int(pid)) for pid in answers)
+
+
+class _Unloadable:
+    """Ends the process that it is sent to, as code does that cannot be loaded there."""
+
+    def __call__(self, number: int) -> str | None:
+        return None
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_processes_that_cannot_start_are_told_and_blamed_on_no_item():
+    with pytest.raises(ComponentFailedError, match=r"no process for testing .* \(status 3\)"):
+        each_video(_Unloadable(), range(6), "testing", 60.0)
 
 
 def test_the_command_re_encodes_and_caches(videos, tmp_path, capsys):
