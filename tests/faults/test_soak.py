@@ -1,0 +1,85 @@
+"""A thousand small rounds: memory, files, threads and objects stay where they are."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import psutil
+import pytest
+import ray
+from ray._private.internal_api import node_stats
+
+from tats_ray.config.shares import Shares
+from tats_ray.data.clips import Cursor
+from tats_ray.data.manifest import read_manifest
+from tats_ray.data.stage import build_plan
+from tats_ray.runtime.ray_backend import RayBackend
+from tests.conftest import tiny_config
+from tests.ray.conftest import cluster  # noqa: F401
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
+
+ROUNDS, WARM_UP, EVERY = 1000, 300, 50
+MIB = 2**20
+# The parts of a run, by their processes' titles; decode tasks move between idle workers.
+PARTS = ("ray::MaskingEnvRunner", "ray::RayTrainWorker", "ray::Hub", "ray::TrainController")
+
+
+def _processes():
+    """The driver and the processes of the run's parts."""
+    me = psutil.Process(os.getpid())
+    children = me.children(recursive=True)
+    return [me] + [
+        child for child in children if " ".join(child.cmdline()).startswith(PARTS)
+    ]  # fmt: skip
+
+
+def _objects():
+    (node,) = [found for found in ray.nodes() if found["Alive"]]
+    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
+    return stats.num_local_objects
+
+
+def _sample():
+    """Per process what it alone holds; and counts of the whole."""
+    processes = _processes()
+    memory = {process.pid: process.memory_full_info().uss for process in processes}
+    files = sum(process.num_fds() for process in processes)
+    threads = sum(process.num_threads() for process in processes)
+    return memory, files, threads, _objects()
+
+
+def test_a_thousand_rounds_leave_nothing_behind(synthetic, tmp_path):
+    config = tiny_config(
+        "cluster.mode=local", f"train.steps={ROUNDS}", "rl.staleness=1",
+        # Blocks too large for Ray to keep in the driver itself, as those of any real video are;
+        # and few executions of Ray Data, each of which costs the driver some 0.1 MiB for good.
+        "data.block_clips=8", "data.prefetch_blocks=16",
+    )  # fmt: skip
+    plan = build_plan(config, read_manifest(synthetic.train))
+    shares = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
+    backend = RayBackend(config, plan, {}, shares=shares, storage=tmp_path / "train")
+    size, done, samples = config.train.batch_size, 0, []
+    try:
+        backend.start(None, Cursor(), 0)
+        for step in range(ROUNDS):
+            backend.run_round(step, backend.next_batch(size * step, size), snapshot=False)
+            done += len(backend.finished().reports)
+            if step >= WARM_UP and step % EVERY == 0:
+                samples.append(_sample())
+        done += len(backend.finish(ROUNDS).reports)
+    finally:
+        backend.close()
+    assert done == ROUNDS
+    memory, files, threads, objects = zip(*samples, strict=True)
+    places = np.arange(len(samples)) * EVERY / 100  # in hundreds of rounds
+    slopes = {
+        pid: np.polyfit(places, [one[pid] / MIB for one in memory], 1)[0] for pid in memory[0]
+    }
+    print(f"MiB per 100 rounds {slopes}; files {files}; threads {threads}; objects {objects}")
+    assert len(slopes) >= 4, "driver, rollout actor, Train worker and hub were watched"
+    assert max(slopes.values()) <= 1.0
+    half = len(samples) // 2
+    for counts in (files, threads, objects):
+        assert np.mean(counts[half:]) <= np.mean(counts[:half]) + 2
