@@ -34,10 +34,11 @@ class Run:
             *(f"{key}={value}" for key, value in places.items()), *overrides,
         ]  # fmt: skip
 
-    def start(self, *flags: str) -> subprocess.Popen:
+    def start(self, *flags: str, **how) -> subprocess.Popen:
+        """Args: how: further arguments of Popen."""
         return subprocess.Popen(
             [*self.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **how,
         )  # fmt: skip
 
     def finish(self, *flags: str) -> str:
@@ -57,8 +58,8 @@ class Run:
     def summary(self) -> dict:
         return json.loads((self.path / "summary.json").read_text())
 
-    def weights(self) -> dict[str, np.ndarray]:
-        folder = self.path / "checkpoints" / f"step_{STEPS:08d}"
+    def weights(self, step: int = STEPS) -> dict[str, np.ndarray]:
+        folder = self.path / "checkpoints" / f"step_{step:08d}"
         return {
             f"{name}/{key}": value
             for name in ("mae", "mae_optimizer", "sampler", "sampler_optimizer")
