@@ -49,7 +49,7 @@ class Run:
 
     def wait_for(self, what: str, process: subprocess.Popen) -> None:
         """Until a file of the run exists."""
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 200
         while not list(self.path.glob(what)):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
