@@ -1,4 +1,4 @@
-"""Ray nodes on this machine, each in a process group of its own so that it can be lost as a whole."""
+"""Ray nodes on this machine, each in a process group of its own so that it can be lost whole."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Nodes:
         self._running: list[subprocess.Popen] = []
 
     def add_head(self, cpus: int) -> subprocess.Popen:
-        host, port = self.address.split(":")
+        port = self.address.split(":")[1]
         return self._start(cpus, "--head", f"--port={port}", "--include-dashboard=false")
 
     def add(self, cpus: int) -> subprocess.Popen:

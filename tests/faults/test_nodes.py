@@ -13,7 +13,7 @@ from tests.runs.command import Run
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 NODE_CPUS, STEPS = 4, 400
-# Two rollout actors never fit on one node. Blocks are too large to stay outside Ray's store, so that
+# Two rollout actors never fit on one node. Blocks are too large to stay outside Ray's store, so
 # decoded clips are lost with a node.
 SHARES = [
     "cluster.env_runner_cpus=2.2", "cluster.train_worker_cpus=1.5", "cluster.decode_cpus=0.3",
