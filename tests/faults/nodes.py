@@ -68,7 +68,7 @@ class Nodes:
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
         self._running.append(node)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while "Ray runtime started" not in log.read_text():
             assert node.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

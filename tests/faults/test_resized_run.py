@@ -17,7 +17,7 @@ from tests.faults.signalled import RAY, kill_while_it_writes, newest_step
 from tests.faults.test_signals import ordinary_environment  # noqa: F401
 from tests.runs.command import STEPS, Run
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 SETTINGS = [
     "train.batch_size=4", "rl.rollout_clips=1", "rl.epochs=2", "rl.minibatch_clips=2",
@@ -57,7 +57,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes(synthetic, tmp_path):
 
     before = _files(one)
     refused = Run(synthetic, tmp_path, "run", *SETTINGS, *TOO_MANY).start("--resume")
-    output, _ = refused.communicate(timeout=100)
+    output, _ = refused.communicate(timeout=300)
     assert refused.returncode == 2
     assert output == (
         "error: train.batch_size 4 is not divisible by train.workers 3: use "
@@ -96,6 +96,6 @@ def test_a_stopped_run_keeps_its_batch(synthetic, tmp_path):
     process.wait()
     other = Run(synthetic, tmp_path, "batch", *SETTINGS, "train.batch_size=8")
     process = other.start("--resume")
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "was started with train.batch_size=4, not 8" in output

@@ -23,7 +23,7 @@ from tests.faults.signalled import (
 )
 from tests.runs.command import Run
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
+STARTED: list[subprocess.Popen] = []  # by the tests of this process
 
 
 class Run:
@@ -36,20 +37,22 @@ class Run:
 
     def start(self, *flags: str, **how) -> subprocess.Popen:
         """Args: how: further arguments of Popen."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **how,
         )  # fmt: skip
+        STARTED.append(process)
+        return process
 
     def finish(self, *flags: str) -> str:
         process = self.start(*flags)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         return output
 
     def wait_for(self, what: str, process: subprocess.Popen) -> None:
         """Until a file of the run exists."""
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600  # of a machine that is busy otherwise
         while not list(self.path.glob(what)):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
