@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,9 +30,14 @@ def out_of_signals_way() -> Iterator[None]:
             super().__init__(*args, process_group=0, **kwargs)
 
     services.ConsolePopen = InOwnGroup
-    if callable(signal.getsignal(signal.SIGTERM)):
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
         utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
         services.ConsolePopen, utils.set_sigterm_handler = popen, take_over
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            # Ray's core has put one of its own before it, which prints a trace, and at a second
+            # signal ends the process.
+            signal.signal(signal.SIGTERM, handler)

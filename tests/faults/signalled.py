@@ -62,6 +62,7 @@ def exits_in_time(process: subprocess.Popen) -> str:
     output, _ = process.communicate(timeout=PROMISED_SECONDS)
     assert process.returncode == 0, output
     assert "Traceback" not in output, output
+    assert "SIGTERM received" not in output, output
     print(f"left after {time.monotonic() - started:.1f} s")
     return output
 
