@@ -76,6 +76,7 @@ class JobConfig(TrackedConfig):
         if batch % workers:
             raise ValueError(
                 f"train.batch_size {batch} is not divisible by train.workers {workers}: "
-                f"use train.batch_size={(batch // workers + 1) * workers}"
+                f"use train.batch_size={(batch // workers + 1) * workers}, or for a run that has "
+                "begun another number of workers"
             )
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ class DecoderProcess:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._abandoned = False
 
     def decode(self, request: DecodeRequest, seconds: float) -> DecodedClips:
         """Decodes the clips of a video within a time limit.
@@ -73,7 +75,15 @@ class DecoderProcess:
             yield pipe, reply
         except (EOFError, OSError):
             status = self.close()
+            if self._abandoned:
+                raise EOFError from None
             raise VideoDecodeError(path, f"the decoder process died (status {status})") from None
+
+    def abandon(self) -> None:
+        """Ends a decoding that goes on in another thread, and every further one, with EOFError."""
+        self._abandoned = True
+        if (child := self._child) is not None:
+            child.kill()
 
     def close(self) -> int | None:
         """Ends the child and returns its exit status; a later `decode` starts another."""
@@ -89,6 +99,8 @@ class DecoderProcess:
         return status
 
     def _running_child(self) -> Connection:
+        if self._abandoned:
+            raise EOFError
         if self._pipe is not None:
             return self._pipe
         ours, theirs = Pipe()
@@ -99,6 +111,7 @@ class DecoderProcess:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # the codecs' own chatter about damaged files
             env={**os.environ, "PYTHONPATH": path},
+            process_group=0,  # Ctrl-C is meant for the command; this would look like a broken video
         )
         theirs.close()
         self._pipe = ours
@@ -126,6 +139,8 @@ def serve(pipe: Connection) -> None:
 
     Its first message, when everything is imported, is empty.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):  # `ray job stop` signals every child
+        signal.signal(number, signal.SIG_IGN)
     for library in ("av", "decord"):
         with suppress(ImportError):  # each file's reason names it where it is needed
             import_module(library)

@@ -19,6 +19,9 @@ from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import BlockPlan, QuarantineBook, decode_block
 from tats_ray.errors import ComponentTimeoutError
 
+# A block may be long in coming; Ray ends its task when the driver leaves.
+_CLOSE_SECONDS = 5.0
+
 
 class RayClipStream:
     """Decodes ahead in CPU tasks, in order, at most two windows of `data.prefetch_blocks`.
@@ -66,7 +69,7 @@ class RayClipStream:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=_CLOSE_SECONDS)
 
     def _blocks(self) -> Iterator[Block]:
         while True:
@@ -98,6 +101,8 @@ class RayClipStream:
                         return
                 for ref, rows in self._execute(number, number + window):
                     with self._changed:
+                        if self._closed:
+                            return
                         self._ready.append(Block(number, ref, rows))
                         self._changed.notify_all()
                     number += 1

@@ -32,7 +32,8 @@ class SerialClipStream:
         return self._batcher.next_batch(first, clips)
 
     def close(self) -> None:
-        """Waits for the block that is being decoded."""
+        """Gives up the block that is being decoded."""
+        self._decoder.abandon()
         self._ahead.shutdown(cancel_futures=True)
         self._decoder.close()
 

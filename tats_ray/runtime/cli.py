@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tats_ray.config import dump_config, load_config
 from tats_ray.errors import TatsRayError
+from tats_ray.runtime.signals import StopRequest
 
 
 def pretrain_main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def pretrain_main(arguments: list[str] | None = None) -> int:
     )
     add_resume(parser)
     given = parser.parse_args(arguments)
-    return run_guarded(lambda: _pretrain(given))
+    stop = StopRequest()
+    return run_guarded(lambda: _pretrain(given, stop), stop)
 
 
 def benchmark_main(arguments: list[str] | None = None) -> int:
@@ -61,26 +63,34 @@ def use_threads(threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def run_guarded(job: Callable[[], int]) -> int:
-    """Runs a job; a fault of the user's becomes one line and an exit code."""
+def run_guarded(job: Callable[[], int], stop: StopRequest | None = None) -> int:
+    """Runs a job; a fault of the user's becomes one line and an exit code.
+
+    Args:
+        stop: of a job whose same command goes on: being asked to stop is then no fault.
+    """
     try:
         return job()
     except TatsRayError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        if stop is None or not stop.asked_once:
+            return 130
+        sys.stdout.write("stopped as asked; the same command goes on from here\n")
+        return 0
 
 
-def _pretrain(given: argparse.Namespace) -> int:
+def _pretrain(given: argparse.Namespace, stop: StopRequest) -> int:
     config = load_config(given.config, given.overrides)
     if given.dry_run:
         sys.stdout.write(dump_config(config))
         return 0
     use_threads(config.cluster.threads)
+    stop.install()
     from tats_ray.runtime.pretrain import pretrain
 
-    pretrain(config, must_resume=given.resume)
+    pretrain(config, must_resume=given.resume, stop=stop)
     return 0
 
 

@@ -17,6 +17,7 @@ from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
 from tats_ray.runtime.clip_budget import store_warning
+from tats_ray.runtime.ray_processes import out_of_signals_way
 from tats_ray.tracking.console import say
 
 if TYPE_CHECKING:
@@ -91,20 +92,22 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
         try:
-            ray.init(address=cluster.address, **shared)
+            with out_of_signals_way():
+                ray.init(address=cluster.address, **shared)
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise ResourceError(
                 f"cluster.address={cluster.address}: no Ray cluster can be joined ({first})"
             ) from None
         return
-    ray.init(
-        address="local",
-        num_cpus=cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
-        object_store_memory=cluster.object_store_mb * 2**20,
-        include_dashboard=False,
-        **shared,
-    )
+    with out_of_signals_way():
+        ray.init(
+            address="local",
+            num_cpus=cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
+            object_store_memory=cluster.object_store_mb * 2**20,
+            include_dashboard=False,
+            **shared,
+        )
 
 
 def ensure_connected(config: JobConfig) -> None:

@@ -45,12 +45,16 @@ class LabelledData(NamedTuple):
     test: str | None
 
 
-def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig, *, must_resume: bool, stop: StopRequest | None = None
+) -> dict[str, Any]:
     """Runs, or continues, the configured run and evaluates its end; returns its summary.
 
     Raises:
         TatsRayError: a fault for the user, in one line.
+        KeyboardInterrupt: asked to stop where there was nothing to finish.
     """
+    stop = stop or StopRequest()
     data = read_data(config)
     # Loads the weights that the model starts from, so that a fault shows before workers start.
     ClassifierTrainer(config, data.classes, data.labels, torch.device("cpu"))
@@ -66,8 +70,9 @@ def finetune(config: FinetuneConfig, *, must_resume: bool) -> dict[str, Any]:
                 synchronise_evaluation(config, directory, Path(data.test).stem, config.train.steps)
             return summary
         if not summary:
-            summary = FinetuneRun(config, directory, data).run()
-        if summary["steps"] == config.train.steps and data.test is not None:
+            summary = FinetuneRun(config, directory, data, stop).run()
+        complete = summary["steps"] == config.train.steps
+        if complete and data.test is not None and not stop.is_set:
             summary |= evaluate_run(config, directory.path, data.test)
             summary["mlflow_run_id"] = directory.identity().get("mlflow_run_id")
             directory.write_summary(summary)
@@ -108,9 +113,15 @@ def manifests(config: FinetuneConfig) -> tuple[str, str | None]:
 class FinetuneRun(TrainingRun[ClassifierState]):
     """One process's part of a run: from its last checkpoint to the end, or to a signal."""
 
-    def __init__(self, config: FinetuneConfig, directory: RunDirectory, data: LabelledData) -> None:
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        directory: RunDirectory,
+        data: LabelledData,
+        stop: StopRequest,
+    ) -> None:
         plan = build_labelled_plan(config, data.table)
-        super().__init__(config, directory, plan, RunOutputs(config, directory), StopRequest())
+        super().__init__(config, directory, plan, RunOutputs(config, directory), stop)
         self._config = config
         self._data = data
 

@@ -11,6 +11,7 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as
 from tats_ray.errors import ConfigError, RunDirectoryError
 from tats_ray.runtime.cli import add_resume, job_parser, run_guarded, use_threads
+from tats_ray.runtime.signals import StopRequest
 
 
 def finetune_main(arguments: list[str] | None = None) -> int:
@@ -21,7 +22,8 @@ def finetune_main(arguments: list[str] | None = None) -> int:
     )
     add_resume(parser)
     given = parser.parse_args(arguments)
-    return run_guarded(lambda: _finetune(given))
+    stop = StopRequest()
+    return run_guarded(lambda: _finetune(given, stop), stop)
 
 
 def evaluate_main(arguments: list[str] | None = None) -> int:
@@ -40,15 +42,16 @@ def evaluate_main(arguments: list[str] | None = None) -> int:
     return run_guarded(lambda: _evaluate(given.run, given.rest))
 
 
-def _finetune(given: argparse.Namespace) -> int:
+def _finetune(given: argparse.Namespace, stop: StopRequest) -> int:
     config = load_as(FinetuneConfig, given.config, given.overrides)
     if given.dry_run:
         sys.stdout.write(dump_config(config))
         return 0
     use_threads(config.cluster.threads)
+    stop.install()
     from tats_ray.runtime.finetune import finetune
 
-    finetune(config, must_resume=given.resume)
+    finetune(config, must_resume=given.resume, stop=stop)
     return 0
 
 

@@ -26,12 +26,16 @@ from tats_ray.training.checkpoint import TrainingState, read_state
 HELD_OUT_CLIPS = 64  # clips that enrichment is measured on
 
 
-def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
+def pretrain(
+    config: Config, *, must_resume: bool, stop: StopRequest | None = None
+) -> dict[str, Any]:
     """Runs, or continues, the configured run; returns its summary.
 
     Raises:
         TatsRayError: a fault for the user, in one line.
+        KeyboardInterrupt: asked to stop where there was nothing to finish.
     """
+    stop = stop or StopRequest()
     check_model_files(config)
     manifest, held_out_manifest = _manifests(config)
     plan = build_plan(config, read_manifest(manifest))
@@ -45,7 +49,7 @@ def pretrain(config: Config, *, must_resume: bool) -> dict[str, Any]:
             return done
         held_out = _held_out(config, held_out_manifest)
         outputs = PretrainOutputs(config, directory, held_out)
-        summary = PretrainRun(config, directory, plan, outputs, StopRequest()).run()
+        summary = PretrainRun(config, directory, plan, outputs, stop).run()
         say_summary(str(directory.path), summary)
         return summary
     except TooManyBrokenVideosError as error:

@@ -16,6 +16,7 @@ from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
 from tats_ray.storage import replacing, writing
 from tats_ray.tracking.mlflow_store import flatten, output_dir
+from tats_ray.training.checkpoint import tidy
 
 # What may differ between the parts of one run: it changes where and how the run executes, but
 # neither what is computed nor in which order.
@@ -27,6 +28,7 @@ _FREE = (
 )  # fmt: skip
 
 
+_DOCUMENTS = ("run.json", "summary.json", "quarantine.json")
 _MEND = "bring it back from a copy, or use another run.name"
 
 
@@ -41,9 +43,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.ray_train = self.path / "ray_train"
         self.config_file = self.path / "config.yaml"
-        self._identity = self.path / "run.json"
-        self._summary = self.path / "summary.json"
-        self._quarantine = self.path / "quarantine.json"
+        self._identity, self._summary, self._quarantine = (self.path / n for n in _DOCUMENTS)
         self.nonfinite = self.path / "nonfinite.jsonl"
         self._lock: Any = None
         self._writing = threading.Lock()
@@ -62,6 +62,7 @@ class RunDirectory:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self._tidy()
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
         if self.config_file.exists():
             self._check_same(digest)
@@ -102,6 +103,14 @@ class RunDirectory:
         """Appends a step that was not finite, with the videos of its clips."""
         with writing(self.nonfinite), self.nonfinite.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, "videos": paths}) + "\n")
+
+    def _tidy(self) -> None:
+        """Clears away what a killed process of this run was writing."""
+        for name in (self.config_file.name, self.metrics.name, *_DOCUMENTS):
+            for left in self.path.glob(f".{name}.*"):
+                with writing(left):
+                    left.unlink()
+        tidy(self.checkpoints)
 
     def _take_lock(self) -> None:
         with writing(self.path / ".lock"):

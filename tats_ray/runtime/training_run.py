@@ -72,6 +72,7 @@ class TrainingRun(ABC, Generic[StateT]):
         Raises:
             ComponentFailedError: backends were lost more than `train.max_failures` times.
         """
+        self.stop.install()
         limit = self.config.train.max_failures
         for restart in range(1, limit + 2):
             try:
@@ -90,25 +91,29 @@ class TrainingRun(ABC, Generic[StateT]):
         backend = self.build_backend()
         tracker = self._open_tracker(progress)
         status, summary = "FAILED", {}
-        try:
-            backend.start(state, progress.cursor, self._first_step)
-            self.stop.install()
-            steps = self._train(backend, tracker)
-            status = "KILLED"
-            if steps < self.config.train.steps:
-                summary = self.summarize(steps, tracker, backend)
-            else:
-                tracker.close_interval()
-                summary = self.summarize(steps, tracker, backend)
-                self.directory.write_summary(summary)
-                status = "FINISHED"
-        except Exception as error:
-            if backend.is_lost():
-                raise _BackendLostError(str(error)) from error
-            raise
-        finally:
-            backend.close()
-            note_synchronised(self.directory, tracker.close(status))
+        with self.stop.deferring():
+            try:
+                with self.stop.interrupting():
+                    backend.start(state, progress.cursor, self._first_step)
+                steps = self._train(backend, tracker)
+                status = "KILLED"
+                if steps < self.config.train.steps:
+                    summary = self.summarize(steps, tracker, backend)
+                else:
+                    tracker.close_interval()
+                    summary = self.summarize(steps, tracker, backend)
+                    self.directory.write_summary(summary)
+                    status = "FINISHED"
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            except Exception as error:
+                if backend.is_lost():
+                    raise _BackendLostError(str(error)) from error
+                raise
+            finally:
+                backend.close()
+                note_synchronised(self.directory, tracker.close(status))
         # Known at the latest here, if ever.
         summary["mlflow_run_id"] = tracker.mlflow.run_id
         if status == "FINISHED":
@@ -152,16 +157,25 @@ class TrainingRun(ABC, Generic[StateT]):
         self._started_at = self._reported_at = time.monotonic()
         for step in range(self._first_step, self.config.train.steps):
             if self.stop.is_set:
-                say(f"asked to stop: finishing step {step} and writing a checkpoint")
-                return step
+                return self._stopped(step)
             started = time.monotonic()
-            batch = backend.next_batch(step * batch_size, batch_size)
+            try:
+                with self.stop.interrupting():  # clips may be long in coming
+                    batch = backend.next_batch(step * batch_size, batch_size)
+            except KeyboardInterrupt:
+                if not self.stop.asked_once:
+                    raise
+                return self._stopped(step)
             self._data_seconds[step + 1] = time.monotonic() - started
             self._check_videos(backend.quarantined())
             self.outputs.cursors[step + 1] = batch.after
             backend.run_round(step, batch, snapshot=self.outputs.wants(step + 1))
             self._take(backend.finished(), tracker)
         return self.config.train.steps
+
+    def _stopped(self, step: int) -> int:
+        say(f"asked to stop: finishing step {step} and writing a checkpoint")
+        return step
 
     def _check_videos(self, reasons: dict[str, str]) -> None:
         """Notes newly broken videos; too many of them end the run."""
@@ -187,14 +201,16 @@ class TrainingRun(ABC, Generic[StateT]):
             }
             state, last = states.pop(report.step, None), report.step == last_step
             if state is not None:
-                figures |= self.outputs.inspect(state, tracker, last=last)
+                # Whoever asks to stop does not wait for pictures and figures that are not due.
+                shown = last and report.step == self.config.train.steps
+                figures |= self.outputs.inspect(state, tracker, last=shown)
             tracker.step(report.step, figures)
             if state is not None:
                 self.outputs.checkpoint(state, tracker, last=last)
         if count:
             self._reported_at = now
         for state in states.values():  # its step's report came before it was asked for
-            self.outputs.inspect(state, tracker, last=True)
+            self.outputs.inspect(state, tracker, last=state.step == self.config.train.steps)
             self.outputs.checkpoint(state, tracker, last=True)
 
     def progress_figures(self, steps: int, tracker: Tracker) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Nothing here waits for the store but `finish`, and that for a limited time. Reco
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from collections import deque
@@ -31,6 +32,7 @@ __all__ = ["MLflowRun", "TrackedRun", "UntrackedRun", "flatten", "output_dir", "
 
 _MOST_JOBS = 1000
 _RECORDS_AT_ONCE = 200
+_STOP_SECONDS = 5.0  # schedulers wait half a minute at most before they kill
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between calls that fail
 
 Job = Callable[[MLflowStore], None]
@@ -133,19 +135,21 @@ class MLflowRun:
         """Ends the run as FINISHED, KILLED or FAILED.
 
         Returns:
-            Whether the store has everything; it has `tracking.wait_seconds` to take the rest.
+            Whether the store has everything; it has `tracking.wait_seconds` to take the rest, and
+            less than that where the run was asked to stop.
         """
+        seconds = min(self._wait_seconds, _STOP_SECONDS if status == "KILLED" else math.inf)
         with self._changed:
             self._status, self._fresh = status, True
             self._changed.notify_all()
-        self._thread.join(self._wait_seconds)
+        self._thread.join(seconds)
         with self._changed:
             self._given_up = True
             self._changed.notify_all()
         if not self._complete:
             say(
-                f"MLflow has not taken everything within tracking.wait_seconds="
-                f"{self._wait_seconds:g}; run the same command again to synchronise it"
+                f"MLflow has not taken everything within {seconds:g} s (tracking.wait_seconds); "
+                "run the same command again to synchronise it"
             )
         return self._complete
 

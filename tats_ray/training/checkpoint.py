@@ -26,6 +26,7 @@ from tats_ray.training.work import TrainState
 
 FORMAT = 1
 _PREFIX = "step_"
+_BEFORE = ".before"  # a checkpoint that makes place for one of the same step
 _MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
 
 
@@ -137,11 +138,25 @@ def _put(aside: Path, final: Path) -> None:
     if not final.exists():
         aside.rename(final)
         return
-    before = final.with_name(f"{aside.name}.before")
+    before = final.with_name(f"{aside.name}{_BEFORE}")
     shutil.rmtree(before, ignore_errors=True)
     final.rename(before)
     aside.rename(final)
     shutil.rmtree(before)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a killed writer left, and puts back what it had taken away.
+
+    Only for the one writer: what is written aside looks the same while it is being written.
+    """
+    for left in folder.glob(f".{_PREFIX}*"):
+        final = folder / left.name.split(".")[1]
+        with writing(left):
+            if left.suffix == _BEFORE and not final.exists():
+                left.rename(final)
+            else:
+                shutil.rmtree(left)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.data.quarantine import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
@@ -131,8 +132,15 @@ class Hub:
 
 
 def start_hub(name: str, quarantined: dict[str, str]) -> Any:
-    """Starts the hub under a name that Train workers find it by; it takes no CPU share."""
-    actor = ray.remote(Hub).options(name=name, num_cpus=0, max_concurrency=64)
+    """Starts the hub under a name that Train workers find it by; it takes no CPU share.
+
+    It stays on the driver's node: the run ends with that one anyway, and what the hub holds is lost
+    with no other.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(Hub).options(
+        name=name, num_cpus=0, max_concurrency=64, scheduling_strategy=here
+    )
     return actor.remote(quarantined)
 
 

@@ -5,6 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.disc import SmallDisc
+from tests.runs.command import STARTED
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    """A failed test leaves no run that the following ones would share the machine with."""
+    yield
+    for process in STARTED:
+        process.kill()  # nothing happens to one that has ended
+        process.wait()
+    STARTED.clear()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
+STARTED: list[subprocess.Popen] = []  # by the tests of this process
 
 
 class Run:
@@ -34,21 +35,24 @@ class Run:
             *(f"{key}={value}" for key, value in places.items()), *overrides,
         ]  # fmt: skip
 
-    def start(self, *flags: str) -> subprocess.Popen:
-        return subprocess.Popen(
+    def start(self, *flags: str, **how) -> subprocess.Popen:
+        """Args: how: further arguments of Popen."""
+        process = subprocess.Popen(
             [*self.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **how,
         )  # fmt: skip
+        STARTED.append(process)
+        return process
 
     def finish(self, *flags: str) -> str:
         process = self.start(*flags)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         return output
 
     def wait_for(self, what: str, process: subprocess.Popen) -> None:
         """Until a file of the run exists."""
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 600  # of a machine that is busy otherwise
         while not list(self.path.glob(what)):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
@@ -57,8 +61,8 @@ class Run:
     def summary(self) -> dict:
         return json.loads((self.path / "summary.json").read_text())
 
-    def weights(self) -> dict[str, np.ndarray]:
-        folder = self.path / "checkpoints" / f"step_{STEPS:08d}"
+    def weights(self, step: int = STEPS) -> dict[str, np.ndarray]:
+        folder = self.path / "checkpoints" / f"step_{step:08d}"
         return {
             f"{name}/{key}": value
             for name in ("mae", "mae_optimizer", "sampler", "sampler_optimizer")
