@@ -68,7 +68,7 @@ def test_mlflow_continues_the_same_run_without_doubling_steps(config):
     run = MLflowRun(config, None)
     for step in (2, 4, 6):
         run.log(Record(step, {"loss": 0.5, "ppo/kl": 0.1}))
-    assert run.finish("KILLED")
+    assert run.finish("FAILED")
     again = MLflowRun(config, run.run_id)  # as after a crash; the checkpoint was at step 2
     for step in (4, 6, 8):
         again.log(Record(step, {"loss": 0.4}))
@@ -98,7 +98,7 @@ def test_records_come_from_the_file_whatever_was_missed(config, tmp_path):
     with path.open("a") as half:
         half.write('{"step": 8, "lo')
         half.flush()
-        assert run.finish("KILLED")
+        assert run.finish("FAILED")
     assert found == [run.run_id]
     again = MLflowRun(config, None, key="k", records=path)  # a crash before the id was kept
     assert again.finish("FINISHED")
