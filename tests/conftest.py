@@ -28,6 +28,8 @@ TINY = [
     "data.prefetch_blocks=8", "model.size=tiny", "model.width=24", "model.depth=2",
     "model.heads=2", "model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2",
     "masking.ratio=0.75", "masking.sampler.width=16", "masking.sampler.heads=2",
+    "rl.credit=per_token", "rl.action_set=masked", "rl.reward=error", "rl.reward_sign=1",
+    "rl.baseline=critic", "rl.whiten=clip", "rl.draws_per_clip=1", "rl.rollout_fraction=1.0",
     "rl.rollout_clips=4", "rl.lr=1e-3", "train.batch_size=8", "train.base_lr=0.03",
     "train.min_lr=0.003", "train.steps=12", "tracking.log_interval=2",
     "tracking.picture_clips=1", "checkpoint.interval=4", "cluster.mode=serial",

@@ -13,20 +13,20 @@ class RLSection(Section):
     # Actors and schedule
     env_runners: int = Field(1, ge=1)
     learners: int = Field(0, ge=0)  # 0: the PPO learner lives in the driver; n: n remote, with DDP
-    rollout_fraction: float = Field(1.0, gt=0, le=1)  # share of the clips scored by rollout actors
+    rollout_fraction: float = Field(0.25, gt=0, le=1)  # share of the clips scored by rollout actors
     rollout_clips: int = Field(8, ge=1)  # clips per rollout, the unit handed to an actor
-    draws_per_clip: int = Field(1, ge=1)
+    draws_per_clip: int = Field(4, ge=1)
     staleness: int = Field(1, ge=0)  # round i waits for MAE version i - staleness; 0 is lockstep
 
-    # Meaning of the gradient
-    credit: Literal["per_token", "set"] = "per_token"
-    action_set: Literal["masked", "visible"] = "masked"
-    reward: Literal["error", "beyond_copy"] = "error"  # reconstruction error, or the part of it
-    # that a copy from the same place one time slice before or after does not explain either
-    reward_sign: Literal[1, -1] = 1
+    # Meaning of the gradient; the defaults are those that docs/study.md found best
+    credit: Literal["per_token", "set"] = "set"
+    action_set: Literal["masked", "visible"] = "visible"
+    reward: Literal["error", "beyond_copy"] = "beyond_copy"  # reconstruction error, or the part of
+    # it that a copy from the same place one time slice before or after does not explain either
+    reward_sign: Literal[1, -1] = -1
     set_log_prob: Literal["mean", "plackett_luce"] = "mean"
-    baseline: Literal["critic", "group", "none"] = "critic"
-    whiten: Literal["clip", "batch", "none"] = "clip"
+    baseline: Literal["critic", "group", "none"] = "group"
+    whiten: Literal["clip", "batch", "none"] = "batch"
 
     objective: Literal["ppo", "policy_gradient"] = "ppo"  # clipped surrogate | log p x advantage
 

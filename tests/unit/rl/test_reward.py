@@ -14,8 +14,14 @@ ERROR = torch.rand(4, 3, 5, dtype=torch.float64, generator=torch.Generator().man
 VALUE = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 
 
+PER_TOKEN = {
+    "credit": "per_token", "action_set": "masked", "reward_sign": 1, "baseline": "critic",
+    "whiten": "clip",
+}  # fmt: skip
+
+
 def _advantages(**settings):
-    section = RLSection(draws_per_clip=3, **settings)
+    section = RLSection(draws_per_clip=3, **(PER_TOKEN | settings))
     return compute_advantages(ERROR, VALUE, section)
 
 
