@@ -71,10 +71,11 @@ class Bench:
 
     def step(self) -> None:
         """One step on the same clips."""
-        trainer = self.trainer
-        known = torch.empty((0, trainer.config.visible), dtype=torch.int64)
+        trainer, config = self.trainer, self.trainer.config
+        known = torch.empty((0, config.visible), dtype=torch.int64)
         if self.learner is not None:
-            rollout, _ = self.learner.run_round(self.clips, trainer.step)
+            scored = self.clips.rows(0, config.rollout_clips)
+            rollout, _ = self.learner.run_round(scored, trainer.step)
             known = torch.from_numpy(rollout.visible[:, 0])
         sampler = None if self.learner is None else self.learner.sampler
         trainer.train_step(self.clips, trainer.complete(self.clips, known, sampler))

@@ -65,6 +65,7 @@ class _Watch:
 
 
 def _assert_recovered(watch, reports, steps, seconds=BACK_SECONDS):
+    print(f"back after {watch.back_at - watch.lost_at:.1f} s")
     assert watch.back_at - watch.lost_at < seconds
     assert reports[steps]["rollout/runners"] == 2
     assert max(figures["rollout/mae_lag"] for figures in reports.values()) <= 1

@@ -36,6 +36,15 @@ def test_a_learned_sampler_costs_more():
     assert step_flops(tiny_config()) > 1.2 * step_flops(tiny_config("masking.system=random"))
 
 
+def test_only_clips_that_are_rolled_out_cost_rollouts_and_ppo():
+    """The others cost one pass of the sampler."""
+    whole, half, none = (
+        step_flops(tiny_config(*overrides))
+        for overrides in ([], ["rl.rollout_fraction=0.5"], ["masking.system=random"])
+    )
+    assert none + 0.5 * (whole - none) < half < none + 0.7 * (whole - none)
+
+
 def test_steps_at_equal_cost():
     assert equal_cost_steps(100, reference=2.0, cost=2.0) == 100
     assert equal_cost_steps(100, reference=2.0, cost=3.0) == 67
