@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import numpy as np
@@ -33,6 +34,7 @@ def _processes():
 
 
 def _objects():
+    gc.collect()  # an execution of Ray Data leaves cycles with references to its blocks
     (node,) = [found for found in ray.nodes() if found["Alive"]]
     stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
     return stats.num_local_objects
