@@ -31,6 +31,7 @@ class Nodes:
         self.environment = {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": self._folder, "GLOO_SOCKET_IFNAME": "lo",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # Ray's name for: several nodes
         }  # fmt: skip
         self._running: list[subprocess.Popen] = []
 
