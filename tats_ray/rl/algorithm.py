@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tats_ray.rl.env_runner import MaskingEnvRunner
 from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import LearnerRound, MaskingPPOLearner
 from tats_ray.rl.learners import PPOLearners
+from tats_ray.rl.loopback import learners_on_loopback
 from tats_ray.rl.module import SamplerModule
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.versions import PolicyState, VersionedWeights
@@ -124,7 +126,8 @@ class MaskingPPO(PPO):
                 DEFAULT_MODULE_ID: (observation_space(self.settings), action_space(self.settings))
             }
         )
-        self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
+        with _meeting(self.settings):
+            self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
         return self.learner_group
 
 
@@ -170,4 +173,10 @@ def build_algorithm(settings: Config, shares: Shares) -> MaskingPPO:
             env_runner_health_probe_timeout_s=PROBE_SECONDS,
         )
     )
-    return config.build_algo()
+    with _meeting(settings):
+        return config.build_algo()
+
+
+def _meeting(settings: Config) -> contextlib.AbstractContextManager[None]:
+    """Around the start of learners: where they meet."""
+    return learners_on_loopback() if settings.cluster.mode == "local" else contextlib.nullcontext()

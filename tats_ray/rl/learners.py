@@ -35,6 +35,7 @@ class PPOLearners:
         self._group = group
         self._rebuild = rebuild
         self._kept: PolicyState | None = None  # None: as it was built
+        self._kept_at = 0  # the version that it is the state of; after a restart the newest one
         self.version = 0
         self.restarts = 0
         self.undone = 0
@@ -60,11 +61,13 @@ class PPOLearners:
     def state(self) -> PolicyState:
         """Sampler and optimiser, which a restart would continue from."""
         self._kept = self._call(MaskingPPOLearner.policy_state, version=self.version)
+        self._kept_at = self.version
         return self._kept
 
     def load(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
-        self.version, self._kept = state.version, state
+        self.version = self._kept_at = state.version
+        self._kept = state
         self._call(MaskingPPOLearner.load_policy_state, state=state)
 
     def figures(self) -> dict[str, float]:
@@ -95,7 +98,8 @@ class PPOLearners:
                 f"the PPO learner was lost after train.max_failures={limit} restarts: {reason}"
             )
         self.restarts += 1
+        self.undone += self.version - self._kept_at
+        self._kept_at = self.version
         self._group = self._rebuild()
         if self._kept is not None:
             self._call(MaskingPPOLearner.load_policy_state, state=self._kept)
-        self.undone += self.version - (self._kept.version if self._kept else 0)

@@ -24,7 +24,6 @@ from tats_ray.runtime.train_link import TrainLink
 from tats_ray.tracking.console import say
 from tats_ray.training.checkpoint import TrainingState
 from tats_ray.training.hub import HubQuarantine
-from tats_ray.training.loopback import learners_on_loopback
 from tats_ray.training.train_loop import mae_worker
 from tats_ray.training.work import News, StepReport, WorkItem
 
@@ -57,9 +56,7 @@ class RayBackend:
         self._link = TrainLink(self.config, self._quarantined, snapshot)
         self._link.start(mae_worker, self._storage, self._shares)  # comes up meanwhile
         if self.config.masking.learned:
-            local = self.config.cluster.mode == "local"
-            meeting = learners_on_loopback() if local else contextlib.nullcontext()
-            with native_stderr_to(self._storage / "start.log"), meeting:
+            with native_stderr_to(self._storage / "start.log"):
                 self._algorithm = build_algorithm(self.config, self._shares)
             if state is not None and state.policy is not None:
                 self._algorithm.load_policy_state(state.policy)

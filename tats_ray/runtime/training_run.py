@@ -73,17 +73,17 @@ class TrainingRun(ABC, Generic[StateT]):
             ComponentFailedError: backends were lost more than `train.max_failures` times.
         """
         self.stop.install()
-        limit = self.config.train.max_failures
-        for restart in range(1, limit + 2):
+        restarts, limit = 0, self.config.train.max_failures
+        while True:
             try:
                 return self._run_backend()
             except _BackendLostError as error:
-                if restart > limit:
+                if restarts == limit:
                     raise ComponentFailedError(
                         f"the hub died after train.max_failures={limit} restarts: {error}"
                     ) from None
-                say(f"the hub died; continuing from a checkpoint, restart {restart} of {limit}")
-        raise AssertionError("the last restart returns or raises")
+                restarts += 1
+                say(f"the hub died; continuing from a checkpoint, restart {restarts} of {limit}")
 
     def _run_backend(self) -> dict[str, Any]:
         """Trains with one backend; returns the summary."""

@@ -25,7 +25,7 @@ from tats_ray.errors import (
 )
 from tats_ray.models.ranks import Ranks
 from tats_ray.models.state import State
-from tats_ray.training.loopback import LoopbackTorchConfig
+from tats_ray.rl.loopback import LoopbackTorchConfig
 from tats_ray.training.work import NumberedItem, StepReport
 
 

@@ -1,4 +1,4 @@
-"""Train workers of one machine meet in a file, and so do RLlib's learners.
+"""RLlib's learners of one machine meet in a file, and so do Train workers.
 
 PyTorch's usual meeting place, a TCP store, listens on every interface and asks nobody who they are.
 """
@@ -32,7 +32,7 @@ class LoopbackTorchConfig(TorchConfig):
 
 @contextmanager
 def learners_on_loopback() -> Iterator[None]:
-    """For RLlib's learners that are all on this machine, around the building of the Algorithm.
+    """For RLlib's learners that are all on this machine, around whatever starts them.
 
     RLlib has no setting for how its learners meet: it asks a function of its module.
     """
@@ -79,8 +79,10 @@ class _LoopbackBackend(_TorchBackend):
         )
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        super().on_shutdown(worker_group, backend_config)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            super().on_shutdown(worker_group, backend_config)
+        finally:  # also where a worker is dead already
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _LearnerBackend(_LoopbackBackend):
