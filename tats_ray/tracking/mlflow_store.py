@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tats_ray.config.job import TrackedConfig
+from tats_ray.tracking.sqlite_file import make_sqlite_file
 
 _LONGEST_VALUE = 500
 _POINTS_PER_CALL = 1000  # MLflow's limit
@@ -170,6 +171,7 @@ def _client(uri: str) -> Any:
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = 0  # as _ENVIRONMENT, for which databases have no variable
+        make_sqlite_file(uri)
     return MlflowClient(tracking_uri=uri)
 
 

@@ -1,0 +1,64 @@
+"""MLflow's SQLite file is there whole or not at all, whatever ends the process that makes it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from tats_ray.tracking.sqlite_file import make_sqlite_file
+
+MAKE = "import sys; from tats_ray.tracking.sqlite_file import make_sqlite_file as make;"
+
+
+def _start(uri):
+    return subprocess.Popen([sys.executable, "-c", f"{MAKE} make(sys.argv[1])", uri])
+
+
+def _can_be_used(uri):
+    client = MlflowClient(tracking_uri=uri)
+    run = client.create_run(client.create_experiment("tats_ray"))
+    client.log_metric(run.info.run_id, "loss", 0.5, step=1)
+    return client.get_metric_history(run.info.run_id, "loss")[0].value == 0.5
+
+
+@pytest.mark.parametrize("kilobytes", [1, 100, 300])
+def test_a_process_killed_among_the_tables_leaves_none(tmp_path, kilobytes):
+    path, draft = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.new"
+    process = _start(f"sqlite:///{path}")
+    while not (draft.exists() and draft.stat().st_size >= 1024 * kilobytes):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists()
+    assert draft.exists()
+    make_sqlite_file(f"sqlite:///{path}")
+    assert _can_be_used(f"sqlite:///{path}")
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_two_that_start_together_make_one(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    processes = [_start(uri) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert _can_be_used(uri)
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_file_that_exists_is_left_as_it_is(tmp_path):
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"another's")
+    make_sqlite_file(f"sqlite:///{path}")
+    assert path.read_bytes() == b"another's"
+
+
+def test_other_stores_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for uri in ("http://127.0.0.1:1", "postgresql://user@host/name", "sqlite://"):
+        make_sqlite_file(uri)
+    assert list(tmp_path.iterdir()) == []
