@@ -24,7 +24,7 @@ def _told_in_lines(output, reason):
     assert "sqlalche" not in output.lower(), output
     warnings = [line for line in output.splitlines() if "MLflow takes no records" in line]
     assert len(warnings) == 1, output  # a minute each; the runs of these tests take less
-    assert f"(OperationalError: {reason})" in warnings[0]
+    assert reason in warnings[0]
     assert "run the same command again to synchronise it" in output
 
 
@@ -40,7 +40,7 @@ def test_a_disc_that_is_full_from_the_start(synthetic, tmp_path, disc_of):
     disc = disc_of(4096)
     disc.fill()
     run = _run(synthetic, tmp_path, disc)
-    _told_in_lines(run.finish(), "database or disk is full")
+    _told_in_lines(run.finish(), "(OperationalError: database or disk is full)")
     assert [record["step"] for record in read_records(run.path / "metrics.jsonl")] == [
         *range(2, STEPS + 1, 2)
     ]
@@ -52,7 +52,7 @@ def test_a_read_only_disc(synthetic, tmp_path, disc_of):
     disc = disc_of(64)
     disc.make_read_only()
     run = _run(synthetic, tmp_path, disc)
-    _told_in_lines(run.finish(), "unable to open database file")
+    _told_in_lines(run.finish(), "(OSError: [Errno 30] Read-only file system: ")
 
 
 def test_a_disc_that_fills_up_on_the_way(synthetic, tmp_path, disc_of):
@@ -65,6 +65,6 @@ def test_a_disc_that_fills_up_on_the_way(synthetic, tmp_path, disc_of):
     disc.fill()
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    _told_in_lines(output, "database or disk is full")
+    _told_in_lines(output, "(OperationalError: database or disk is full)")
     disc.free()
     _synchronised(run, disc, steps)
