@@ -53,7 +53,8 @@ def connect(config: JobConfig) -> None:
     """Starts a local cluster or joins the configured one.
 
     Raises:
-        ResourceError: no cluster answers at `cluster.address`, or `cluster.cpus` are too few.
+        ResourceError: no cluster answers at `cluster.address`, none can be started here, or
+            `cluster.cpus` are too few.
     """
     if config.cluster.cpus is not None:
         _check_cpus(config, config.cluster.cpus)
@@ -67,7 +68,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
         needed: CPUs that must be there at once; a local cluster counts at least as many.
 
     Raises:
-        ResourceError: no cluster answers at `cluster.address`.
+        ResourceError: no cluster answers at `cluster.address`, or none can be started here.
     """
     wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
     for name, value in wanted.items():
@@ -91,23 +92,31 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     # It prints pages about lost actors, which are said in a line.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
-        try:
-            with out_of_signals_way():
-                ray.init(address=cluster.address, **shared)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise ResourceError(
-                f"cluster.address={cluster.address}: no Ray cluster can be joined ({first})"
-            ) from None
-        return
-    with out_of_signals_way():
-        ray.init(
-            address="local",
-            num_cpus=cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
-            object_store_memory=cluster.object_store_mb * 2**20,
-            include_dashboard=False,
-            **shared,
+        where = {"address": cluster.address}
+    else:
+        where = {
+            "address": "local",
+            "num_cpus": cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
+            "object_store_memory": cluster.object_store_mb * 2**20,
+            "include_dashboard": False,
+        }
+    try:
+        with out_of_signals_way():
+            ray.init(**where, **shared)
+    except Exception as error:  # Ray raises plain ones too
+        raise _start_error(cluster, error) from None
+
+
+def _start_error(cluster: ClusterSection, error: Exception) -> ResourceError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if cluster.mode == "address":
+        return ResourceError(
+            f"cluster.address={cluster.address}: no Ray cluster can be joined ({reason})"
         )
+    return ResourceError(
+        f"cluster.mode=local: Ray cannot be started ({reason}); a machine that is very busy may "
+        "need another try, cluster.mode=serial needs no Ray"
+    )
 
 
 def ensure_connected(config: JobConfig) -> None:
