@@ -1,10 +1,13 @@
-"""Real discs for the tests of this folder."""
+"""Real discs, and the environment, for the tests of this folder."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.faults.disc import SmallDisc
+
+# Here, since the cluster's settings must be there before a test's module imports Ray.
+from tests.ray.conftest import cluster  # noqa: F401
 from tests.runs.command import STARTED
 
 
@@ -16,6 +19,13 @@ def nothing_runs_on():
         process.kill()  # nothing happens to one that has ended
         process.wait()
     STARTED.clear()
+
+
+@pytest.fixture
+def ordinary_environment(monkeypatch):
+    """Without what tests/ray sets for the cluster of this process."""
+    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

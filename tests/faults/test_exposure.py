@@ -11,26 +11,19 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.processes import LOOPBACK, listening
 from tests.runs.command import ROOT, Run
 from tests.runs.test_job_submit import _status, head  # noqa: F401
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ordinary_environment")]
 
 PASSWORD, TOKEN = "hunter2-password", "5ecret" * 11
 LOCAL = ["cluster.mode=local", "cluster.object_store_mb=200", "train.steps=2000"]
-
-
-@pytest.fixture(autouse=True)
-def ordinary_environment(monkeypatch):
-    """Without what tests/ray sets for the cluster of this process."""
-    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -40,20 +33,6 @@ def ray_folder(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listening(pid):
-    """Addresses that a process and its descendants accept connections at."""
-    found = psutil.Process(pid)
-    addresses = set()
-    for process in [found, *found.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):  # a worker that has just ended listens no more
-            addresses |= {
-                (process.name(), connection.laddr.ip)
-                for connection in process.net_connections(kind="inet")
-                if connection.status == psutil.CONN_LISTEN
-            }
-    return addresses
 
 
 @pytest.mark.parametrize(
@@ -66,11 +45,11 @@ def test_a_local_run_is_reachable_from_this_machine_only(
     run = Run(synthetic, tmp_path, "local", *LOCAL, part)
     process = run.start()
     run.wait_for("checkpoints/step_*/progress.json", process)
-    addresses, meetings = _listening(process.pid), set(ray_folder.glob("tats_ray_*/meeting"))
+    addresses, meetings = listening(process.pid), set(ray_folder.glob("tats_ray_*/meeting"))
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=100) == 0
     assert len(addresses) > 3, "Ray was running"
-    assert {ip for _, ip in addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
+    assert {ip for _, ip in addresses} <= LOOPBACK, addresses
     assert len(meetings) == 1 + ("learners" in part), "of Train workers, and of learners"
     assert not list(ray_folder.glob("tats_ray_*")), "left behind"
 

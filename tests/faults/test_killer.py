@@ -12,15 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tats_ray.config.shares import Shares
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import build_plan
-from tats_ray.runtime.ray_backend import RayBackend
-from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
-from tests.faults.processes import workers
-from tests.ray.conftest import cluster  # noqa: F401
-from tests.rounds import drive
+from tests.processes import workers
+from tests.rounds import drive, ray_backend, serial_backend
 
 STEPS = int(os.environ.get("TATS_RAY_KILLER_STEPS", "600"))
 EVERY = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "15"))  # between two kills
@@ -69,10 +63,8 @@ def test_a_killer_changes_nothing(synthetic, tmp_path):
         "rl.rollout_clips=2", "rl.max_runner_restarts=1000", "train.max_failures=1000",
         "data.prefetch_blocks=2",
     )  # fmt: skip
-    plan = build_plan(config, read_manifest(synthetic.train))
-    shares = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
-    _, wanted, cursor = drive(SerialBackend(config, plan, {}), config, STEPS)
-    backend = RayBackend(config, plan, {}, shares=shares, storage=tmp_path / "train")
+    _, wanted, cursor = drive(serial_backend(config, synthetic.train), config, STEPS)
+    backend = ray_backend(config, synthetic.train, tmp_path)
     killer = Killer()
     killer.start()
     started = time.monotonic()

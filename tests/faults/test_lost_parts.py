@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
-from tats_ray.config.shares import Shares
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import build_plan
 from tats_ray.errors import ComponentFailedError
-from tats_ray.runtime.ray_backend import RayBackend
 from tats_ray.tracking.metrics_file import read_records
-from tests.conftest import tiny_config
-from tests.faults.processes import wait_for, workers
-from tests.ray.conftest import cluster  # noqa: F401
-from tests.rounds import drive
+from tests.processes import LOOPBACK, listening, wait_for, workers
+from tests.rounds import drive_on_ray
 from tests.runs.command import Run
 
 pytestmark = pytest.mark.faults
@@ -25,31 +20,23 @@ STEPS = 24
 LEARNER = "_WrappedExecutable"  # RLlib's name for a remote learner
 
 
-def _drive(synthetic, tmp_path, between, *overrides):
-    config = tiny_config("cluster.mode=local", f"train.steps={STEPS}", *overrides)
-    backend = RayBackend(
-        config,
-        build_plan(config, read_manifest(synthetic.train)),
-        {},
-        shares=Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5),
-        storage=tmp_path / "train",
-    )
-    return drive(backend, config, STEPS, between=between)
-
-
 @pytest.mark.usefixtures("cluster")
 def test_a_lost_learner_goes_on_from_the_state_that_was_kept(synthetic, tmp_path):
-    seen = []
+    seen, addresses = [], set()
 
     def between(backend, step):
         seen.append(backend._algorithm.policy.version)
         if step in (7, 15):
             (learner,) = workers(LEARNER)
             learner.kill()
+        elif step in (8, 16):  # it was started anew
+            addresses.update(listening(os.getpid()))
 
-    reports, states, _ = _drive(
-        synthetic, tmp_path, between, "rl.learners=1", "train.snapshot_interval=5"
+    reports, states, _ = drive_on_ray(
+        synthetic, tmp_path, STEPS, "rl.learners=1", "train.snapshot_interval=5", between=between
     )
+    assert len(addresses) > 3, "Ray was running"
+    assert {ip for _, ip in addresses} <= LOOPBACK, addresses
     assert seen == list(range(1, STEPS + 1)), "versions only grow"
     assert reports[STEPS]["ppo/restarts"] == 2
     # Kept after updates 5 and 15; lost after 8 and 16.
@@ -68,7 +55,9 @@ def test_a_learner_that_is_lost_too_often_ends_the_run_with_the_cause(synthetic,
             workers(LEARNER)[0].kill()
 
     with pytest.raises(ComponentFailedError, match=r"learner was lost after .*=1 restarts: .*died"):
-        _drive(synthetic, tmp_path, between, "rl.learners=1", "train.max_failures=1")
+        drive_on_ray(
+            synthetic, tmp_path, STEPS, "rl.learners=1", "train.max_failures=1", between=between
+        )
 
 
 @pytest.mark.usefixtures("cluster")
@@ -82,8 +71,8 @@ def test_killed_decode_workers_change_nothing(synthetic, tmp_path):
                 killed.append(process.pid)
 
     lockstep = ["rl.staleness=0", "data.prefetch_blocks=2"]
-    _, wanted, cursor = _drive(synthetic, tmp_path / "undisturbed", None, *lockstep)
-    _, got, after = _drive(synthetic, tmp_path / "killed", between, *lockstep)
+    _, wanted, cursor = drive_on_ray(synthetic, tmp_path / "undisturbed", STEPS, *lockstep)
+    _, got, after = drive_on_ray(synthetic, tmp_path / "killed", STEPS, *lockstep, between=between)
     assert killed
     assert after == cursor
     for name, value in wanted[STEPS].train.mae.items():

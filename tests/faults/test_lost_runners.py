@@ -8,36 +8,16 @@ import time
 import psutil
 import pytest
 
-from tats_ray.config.shares import Shares
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import build_plan
 from tats_ray.errors import ComponentFailedError
-from tats_ray.runtime.ray_backend import RayBackend
-from tests.conftest import tiny_config
-from tests.faults.processes import later, workers
-from tests.ray.conftest import cluster  # noqa: F401
-from tests.rounds import drive
+from tests.processes import later, workers
+from tests.rounds import drive_on_ray
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
 RUNNER = "MaskingEnvRunner"
+TWO = ["rl.env_runners=2", "rl.rollout_clips=2", "rl.staleness=1"]
 BACK_SECONDS = 10  # after which lost actors are there again
 KILL_SECONDS = 5  # that Ray gives a process to end by itself
-
-
-def _drive(synthetic, tmp_path, between, steps, *overrides):
-    config = tiny_config(
-        "cluster.mode=local", "rl.env_runners=2", "rl.rollout_clips=2", "rl.staleness=1",
-        f"train.steps={steps}", *overrides,
-    )  # fmt: skip
-    backend = RayBackend(
-        config,
-        build_plan(config, read_manifest(synthetic.train)),
-        {},
-        shares=Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5),
-        storage=tmp_path / "train",
-    )
-    return drive(backend, config, steps, between=between)
 
 
 class _Watch:
@@ -85,7 +65,7 @@ def test_an_actor_killed_in_the_middle_of_a_rollout(synthetic, tmp_path):
         later(0.5, victim.kill)
 
     watch, steps = _Watch(act), 60
-    reports, states, _ = _drive(synthetic, tmp_path, watch, steps)
+    reports, states, _ = drive_on_ray(synthetic, tmp_path, steps, *TWO, between=watch)
     _assert_recovered(watch, reports, steps)
     assert reports[4]["rollout/failures"] == 1
     assert states[steps].policy.version == steps
@@ -99,7 +79,7 @@ def test_all_actors_killed_at_once(synthetic, tmp_path):
             victim.kill()
 
     watch, steps = _Watch(act), 60
-    reports, _, _ = _drive(synthetic, tmp_path, watch, steps)
+    reports, _, _ = drive_on_ray(synthetic, tmp_path, steps, *TWO, between=watch)
     _assert_recovered(watch, reports, steps)
     assert reports[4]["rollout/failures"] >= 2
 
@@ -112,7 +92,9 @@ def test_a_stalled_actor_is_replaced(synthetic, tmp_path):
         stalled[0].suspend()
 
     watch, steps = _Watch(act), 60
-    reports, _, _ = _drive(synthetic, tmp_path, watch, steps, f"rl.rollout_seconds={limit}")
+    reports, _, _ = drive_on_ray(
+        synthetic, tmp_path, steps, *TWO, f"rl.rollout_seconds={limit}", between=watch
+    )
     _assert_recovered(watch, reports, steps, limit + KILL_SECONDS + BACK_SECONDS)
     assert _failures(reports) == reports[4]["rollout/failures"] == 1
     assert not stalled[0].is_running() or stalled[0].status() == psutil.STATUS_ZOMBIE
@@ -136,6 +118,6 @@ def test_actors_that_always_die_end_the_run_with_the_cause(synthetic, tmp_path):
         with pytest.raises(
             ComponentFailedError, match=r"rollouts keep failing: rollout actor \d: .*"
         ):
-            _drive(synthetic, tmp_path, between, 30, "rl.max_runner_restarts=2")
+            drive_on_ray(synthetic, tmp_path, 30, *TWO, "rl.max_runner_restarts=2", between=between)
     finally:
         done.append(True)

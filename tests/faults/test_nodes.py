@@ -10,7 +10,11 @@ from tats_ray.tracking.metrics_file import read_records
 from tests.faults.nodes import Nodes
 from tests.runs.command import Run
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.usefixtures("ordinary_environment"),
+    pytest.mark.timeout(1200),
+]
 
 NODE_CPUS, STEPS = 4, 400
 # Two rollout actors never fit on one node. Blocks are too large to stay outside Ray's store, so

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from tats_ray.config.shares import Shares
-from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import NonFiniteError
 from tats_ray.runtime import finetune_ray, ray_backend
@@ -19,11 +17,10 @@ from tats_ray.training.checkpoint import checkpoints, read_state
 from tests.conftest import tiny_config
 from tests.finetuning import PLAIN, finetune_config
 from tests.nonfinite import flat_settings, flat_video
-from tests.ray.conftest import cluster  # noqa: F401
+from tests.rounds import ray_finetune_backend
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
-SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
 TWO = ["cluster.mode=local", "train.workers=2", "rl.staleness=0"]
 BAD_STEP = 1  # 0-based, of the faulty workers below
 
@@ -137,10 +134,7 @@ def test_fine_tuning_on_two_workers(synthetic, tmp_path, monkeypatch):
         "cluster.mode=local", "train.workers=2", "train.skip_nonfinite=1",
     )  # fmt: skip
     data = read_data(config)
-    backend = finetune_ray.RayFinetuneBackend(
-        config, build_labelled_plan(config, data.table), {}, classes=data.classes,
-        labels=data.labels, shares=SHARES, storage=tmp_path,
-    )  # fmt: skip
+    backend = ray_finetune_backend(config, data, tmp_path)
     found = []
     try:
         backend.start(None, Cursor(), 0)

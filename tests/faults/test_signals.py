@@ -23,14 +23,11 @@ from tests.faults.signalled import (
 )
 from tests.runs.command import Run
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
-
-
-@pytest.fixture(autouse=True)
-def ordinary_environment(monkeypatch):
-    """Without what tests/ray sets for the cluster of this process."""
-    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.usefixtures("ordinary_environment"),
+    pytest.mark.timeout(1200),
+]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,7 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 
-from tats_ray.config.shares import Shares
 from tats_ray.data.clips import Cursor
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import build_plan
 from tats_ray.models.mae import build_mae
 from tats_ray.runtime.clip_budget import (
     ITEMS_AHEAD,
@@ -18,14 +15,12 @@ from tats_ray.runtime.clip_budget import (
     clips_in_flight,
     store_warning,
 )
-from tats_ray.runtime.ray_backend import RayBackend
 from tests.conftest import tiny_config
-from tests.ray.conftest import cluster  # noqa: F401
+from tests.rounds import ray_backend
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
 STEPS, WINDOW = 24, 2
-SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
 # A deep model with small patches on tiny videos; blocks too large to stay outside Ray's store.
 SLOW = [
     "cluster.mode=local", "masking.system=tube", "model.patch=4", "model.width=192",
@@ -44,8 +39,7 @@ def _store():
 
 def test_memory_is_bounded_and_nothing_spills(synthetic, tmp_path):
     config = tiny_config(*SLOW)
-    plan = build_plan(config, read_manifest(synthetic.train))
-    backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
+    backend = ray_backend(config, synthetic.train, tmp_path)
     size, each = config.train.batch_size, clip_bytes(config)
     used, waiting, ahead, done = [], [], [], 0
     begun, spilled = _store()

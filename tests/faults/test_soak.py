@@ -11,14 +11,10 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 
-from tats_ray.config.shares import Shares
 from tats_ray.data.clips import Cursor
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import build_plan
-from tats_ray.runtime.ray_backend import RayBackend
 from tests.conftest import tiny_config
-from tests.faults.processes import workers
-from tests.ray.conftest import cluster  # noqa: F401
+from tests.processes import workers
+from tests.rounds import ray_backend
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 
@@ -56,9 +52,7 @@ def test_a_thousand_rounds_leave_nothing_behind(synthetic, tmp_path):
         # and few of them, since Ray Data leaves some KB in the driver for each.
         "data.block_clips=16", "data.prefetch_blocks=16",
     )  # fmt: skip
-    plan = build_plan(config, read_manifest(synthetic.train))
-    shares = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
-    backend = RayBackend(config, plan, {}, shares=shares, storage=tmp_path / "train")
+    backend = ray_backend(config, synthetic.train, tmp_path)
     size, done, samples = config.train.batch_size, 0, []
     try:
         backend.start(None, Cursor(), 0)

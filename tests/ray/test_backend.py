@@ -7,62 +7,38 @@ import signal
 import time
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
 
-from tats_ray.config import Config
-from tats_ray.config.shares import Shares
-from tats_ray.data.manifest import read_manifest
-from tats_ray.data.stage import BlockPlan, build_plan
-from tats_ray.models.sampler import build_sampler
-from tats_ray.models.state import load_model_state
-from tats_ray.runtime.ray_backend import RayBackend
-from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
-from tests.rounds import drive
+from tests.processes import workers
+from tests.rounds import drive, log_probs, ray_backend, serial_backend
 from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 STEPS = 6
-SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
-
-
-def _plan(config: Config, synthetic) -> BlockPlan:
-    return build_plan(config, read_manifest(synthetic.train))
 
 
 def _ray(config, synthetic, tmp_path, steps=STEPS, **kwargs):
-    plan = _plan(config, synthetic)
-    backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
-    return drive(backend, config, steps, **kwargs)
+    return drive(ray_backend(config, synthetic.train, tmp_path), config, steps, **kwargs)
 
 
 def _serial(config, synthetic, steps=STEPS, **kwargs):
-    return drive(SerialBackend(config, _plan(config, synthetic), {}), config, steps, **kwargs)
+    return drive(serial_backend(config, synthetic.train), config, steps, **kwargs)
 
 
 def _assert_same(one, two, tolerance=0.0):
-    """Weights; policies through what they say, since some weights cancel in the softmax and only
-    collect rounding."""
+    """Weights; policies through what they say where rounding differs."""
     for name, value in one.train.mae.items():
         assert np.allclose(value, two.train.mae[name], rtol=0, atol=tolerance), name
     if tolerance == 0.0 and one.policy is not None:
         for name, value in one.policy.sampler.items():
             assert np.array_equal(value, two.policy.sampler[name]), name
     elif one.policy is not None:
-        said = [_log_probs(state.policy.sampler) for state in (one, two)]
+        said = [log_probs(state.policy.sampler) for state in (one, two)]
         assert torch.allclose(*said, rtol=0, atol=10 * tolerance)
-
-
-def _log_probs(weights):
-    config = tiny_config()
-    sampler = build_sampler(config.masking.sampler, config.model.width, config.grid, 0)
-    load_model_state(sampler, weights)
-    generator = torch.Generator().manual_seed(0)
-    return sampler.log_probs(torch.randn(8, config.grid.tokens, 24, generator=generator))
 
 
 LOCKSTEP = [
@@ -115,8 +91,7 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
     config = tiny_config("cluster.mode=local", *overrides(system), *TENNIS)
-    plan = build_plan(config, read_manifest(tennis_manifest(shared_data, tmp_path)))
-    backend = RayBackend(config, plan, {}, shares=SHARES, storage=tmp_path / "train")
+    backend = ray_backend(config, tennis_manifest(shared_data, tmp_path), tmp_path)
     reports, states, _ = drive(backend, config, 4)
     assert sorted(reports) == [1, 2, 3, 4]
     assert all(np.isfinite(figures["loss"]) for figures in reports.values())
@@ -190,16 +165,10 @@ def test_a_killed_train_worker_is_replayed_exactly(synthetic, tmp_path):
 
     def kill(backend, step):
         if step == 4:
-            workers = _processes("RayTrainWorker")
-            assert len(workers) == 2
-            workers[0].send_signal(signal.SIGKILL)
+            found = workers("RayTrainWorker")
+            assert len(found) == 2
+            found[0].send_signal(signal.SIGKILL)
 
     reports, got, _ = _ray(config, synthetic, tmp_path / "killed", steps=10, between=kill)
     assert sorted(reports) == list(range(1, 11))
     _assert_same(got[10], wanted[10])
-
-
-def _processes(name):
-    """Ray workers of this test's cluster by their title."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if any(name in part for part in child.cmdline())]

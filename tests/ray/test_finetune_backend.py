@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.config.shares import Shares
 from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
@@ -14,15 +13,13 @@ from tats_ray.evaluation.ray_views import score_videos_on_ray
 from tats_ray.models.classifier import build_classifier
 from tats_ray.models.state import model_state
 from tats_ray.runtime.finetune import read_data
-from tats_ray.runtime.finetune_ray import RayFinetuneBackend
 from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
 from tests.finetuning import finetune_config
-from tests.rounds import drive
+from tests.rounds import SHARES, drive, ray_finetune_backend
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 STEPS = 5
-SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
 
 
 def _config(synthetic, *overrides):
@@ -51,10 +48,7 @@ def test_ray_equals_serial_and_continues_from_its_state(
     data = read_data(config)
     reports, wanted, _ = _serial(config, data)
     _, begun, cursor = _serial(config, data, steps=1)
-    backend = RayFinetuneBackend(
-        config, build_labelled_plan(config, data.table), {}, classes=data.classes,
-        labels=data.labels, shares=SHARES, storage=tmp_path,
-    )  # fmt: skip
+    backend = ray_finetune_backend(config, data, tmp_path)
     got_reports, got, _ = drive(backend, config, STEPS, begun[1], cursor, first=1)
     assert sorted(got) == sorted(wanted) == [2, STEPS]
     assert list(got_reports) == list(reports)[1:]

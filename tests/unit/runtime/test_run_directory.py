@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tats_ray.config import load_config
 from tats_ray.errors import RunDirectoryError
 from tats_ray.runtime.run_directory import RunDirectory
 from tests.conftest import tiny_config
@@ -24,10 +25,14 @@ def _open(tmp_path, manifest, *overrides, must_exist=False):
 
 def test_the_same_run_continues_with_other_execution_settings(tmp_path, manifest):
     _open(tmp_path, manifest).close()
-    _open(
+    directory = _open(
         tmp_path, manifest, "cluster.mode=local", "rl.env_runners=4", "train.workers=2",
         "checkpoint.interval=2", "tracking.log_interval=1", must_exist=True,
-    ).close()  # fmt: skip
+    )  # fmt: skip
+    directory.close()
+    stored = load_config(directory.config_file, [])
+    assert (stored.cluster.mode, stored.rl.env_runners, stored.train.workers) == ("local", 4, 2)
+    assert stored == directory.config
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""Ray's worker processes of this test, by what they do."""
+"""Ray's worker processes of this test, by what they do; and where processes listen."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from contextlib import suppress
 
 import psutil
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def workers(title: str, parent: int | None = None) -> list[psutil.Process]:
@@ -19,6 +22,20 @@ def workers(title: str, parent: int | None = None) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def listening(pid: int) -> set[tuple[str, str]]:
+    """Names and addresses at which a process and its descendants accept connections."""
+    found = psutil.Process(pid)
+    addresses = set()
+    for process in [found, *found.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a worker that has just ended listens no more
+            addresses |= {
+                (process.name(), connection.laddr.ip)
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return addresses
 
 
 def wait_for(found, what: str, seconds: float = 60):
