@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tats_ray.config.job import JobConfig
 from tats_ray.config.runtime import ClusterSection
@@ -92,7 +92,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     # It prints pages about lost actors, which are said in a line.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
-        where = {"address": cluster.address}
+        where: dict[str, Any] = {"address": cluster.address}
     else:
         where = {
             "address": "local",
