@@ -36,12 +36,16 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
-# Of a local cluster: nothing listens on an interface that others reach. Ray names the variable for
-# the systems where it does so by default.
-_LOOPBACK = {
+_LOCAL = {
+    # Nothing listens on an interface that others reach. Ray names the variable for the systems
+    # where it does so by default.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
+    # Parts have shares of a CPU and are more processes than there are CPUs. Ray would then end
+    # every other worker that had no task for a second, and decode workers would start, and import
+    # everything, anew for each window.
+    "RAY_num_workers_soft_limit": "64",
 }
 # A local cluster has no dashboard. Ray Train looks for one at the end of every run, for half a
 # minute unless it is told an address; this one refuses at once.
@@ -70,7 +74,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     Raises:
         ResourceError: no cluster answers at `cluster.address`, or none can be started here.
     """
-    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOOPBACK
+    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

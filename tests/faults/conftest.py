@@ -8,6 +8,7 @@ from tests.faults.disc import SmallDisc
 
 # Here, since the cluster's settings must be there before a test's module imports Ray.
 from tests.ray.conftest import cluster  # noqa: F401
+from tests.ray.environment import ENVIRONMENT
 from tests.runs.command import STARTED
 
 
@@ -24,7 +25,7 @@ def nothing_runs_on():
 @pytest.fixture
 def ordinary_environment(monkeypatch):
     """Without what tests/ray sets for the cluster of this process."""
-    for name in ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"):
+    for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
 

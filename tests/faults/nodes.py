@@ -32,6 +32,7 @@ class Nodes:
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": self._folder, "GLOO_SOCKET_IFNAME": "lo",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # Ray's name for: several nodes
+            "RAY_num_workers_soft_limit": "64",  # decode workers stay
         }  # fmt: skip
         self._running: list[subprocess.Popen] = []
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-os.environ["RAY_AUTH_MODE"] = "disabled"  # loopback only, gone with the test process
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: on loopback only
-os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+from tests.ray.environment import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
