@@ -21,8 +21,9 @@ def make_sqlite_file(uri: str) -> None:
     Raises:
         OSError, sqlalchemy.exc.OperationalError: the file cannot be written.
     """
-    path = Path(uri.removeprefix(_PREFIX))
-    if not uri.startswith(_PREFIX) or path.exists():
+    name = uri.removeprefix(_PREFIX).partition("?")[0]
+    path = Path(name)
+    if not uri.startswith(_PREFIX) or name in ("", ":memory:") or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

@@ -59,6 +59,13 @@ def test_a_file_that_exists_is_left_as_it_is(tmp_path):
 
 def test_other_stores_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for uri in ("http://127.0.0.1:1", "postgresql://user@host/name", "sqlite://"):
+    for uri in ("http://127.0.0.1:1", "postgresql://u@host/n", "sqlite://", "sqlite:///:memory:"):
         make_sqlite_file(uri)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_uri_says_of_the_connection_is_not_of_the_name(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=30"
+    make_sqlite_file(uri)
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+    assert _can_be_used(uri)
