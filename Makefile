@@ -22,9 +22,11 @@ test: setup
 	$(PYTEST) -n 2 tests/unit tests/golden
 	$(PYTEST) tests/ray tests/runs tests/faults
 
+# The soak test watches the memory of its own process, which must not be that of other tests.
 test-all: setup
 	$(PYTEST) -m '' -n 2 tests/unit tests/golden
-	$(PYTEST) -m '' tests/ray tests/runs tests/faults
+	$(PYTEST) -m '' tests/ray tests/runs tests/faults --ignore=tests/faults/test_soak.py
+	$(PYTEST) -m '' tests/faults/test_soak.py
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)

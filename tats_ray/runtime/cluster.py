@@ -35,8 +35,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
-    # The first failure is said in a line; Ray would print traces of those that came after it.
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 _LOCAL = {
     # Nothing listens on an interface that others reach. Ray names the variable for the systems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from tats_ray.config.compare import CompareConfig
@@ -46,5 +47,7 @@ def run_as_tasks(
             if isinstance(error, ray.exceptions.RayTaskError) and isinstance(
                 error.cause, StorageError
             ):
+                # The others meet the same disc; Ray would print a trace of each behind our line.
+                os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
                 raise error.cause from None
             yield TrialFailure(plan.trial.name, str(error).strip().splitlines()[-1])

@@ -30,7 +30,7 @@ def _processes():
 
 
 def _objects():
-    gc.collect()  # an execution of Ray Data leaves cycles with references to its blocks
+    gc.collect()  # an execution of Ray Data leaves cycles with references to its input
     (node,) = [found for found in ray.nodes() if found["Alive"]]
     stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
     return stats.num_local_objects

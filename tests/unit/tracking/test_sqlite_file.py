@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from mlflow import MlflowClient
@@ -13,10 +12,18 @@ from mlflow import MlflowClient
 from tats_ray.tracking.sqlite_file import make_sqlite_file
 
 MAKE = "import sys; from tats_ray.tracking.sqlite_file import make_sqlite_file as make;"
+# The kernel kills the process when a file of its grows beyond so many bytes.
+KILLED_AT = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+"""
 
 
-def _start(uri):
-    return subprocess.Popen([sys.executable, "-c", f"{MAKE} make(sys.argv[1])", uri])
+def _start(uri, before=""):
+    script = f"{before}\n{MAKE} make(sys.argv[1])"
+    return subprocess.Popen([sys.executable, "-c", script, uri])
 
 
 def _can_be_used(uri):
@@ -26,15 +33,11 @@ def _can_be_used(uri):
     return client.get_metric_history(run.info.run_id, "loss")[0].value == 0.5
 
 
-@pytest.mark.parametrize("kilobytes", [1, 100, 300])
+@pytest.mark.parametrize("kilobytes", [8, 100, 300])
 def test_a_process_killed_among_the_tables_leaves_none(tmp_path, kilobytes):
     path, draft = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.new"
-    process = _start(f"sqlite:///{path}")
-    while not (draft.exists() and draft.stat().st_size >= 1024 * kilobytes):
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = _start(f"sqlite:///{path}", KILLED_AT.format(1024 * kilobytes))
+    assert process.wait(timeout=120) == -signal.SIGXFSZ
     assert not path.exists()
     assert draft.exists()
     make_sqlite_file(f"sqlite:///{path}")
