@@ -97,7 +97,10 @@ def test_a_signal_to_the_process_group(whole, synthetic, tmp_path, mode, number)
 
 @pytest.mark.parametrize("phase", [".lock", "ray_train", "raylet"])
 def test_a_signal_before_the_first_step(whole, synthetic, tmp_path, phase):
-    """While the held-out clips are decoded, Ray starts, workers come up."""
+    """While the held-out clips are decoded, Ray starts, workers come up.
+
+    Code of Ray may swallow the interrupt; the run then ends where it would begin its first step.
+    """
     run = Run(synthetic, tmp_path, "early", *SETTINGS, *RAY)
     process = run.start(process_group=0)
     if phase == "raylet":
@@ -106,7 +109,8 @@ def test_a_signal_before_the_first_step(whole, synthetic, tmp_path, phase):
     else:
         run.wait_for(phase, process)
     signal_group(process, signal.SIGTERM)
-    assert "stopped as asked" in exits_in_time(process)
+    said = exits_in_time(process)
+    assert "stopped as asked" in said or "asked to stop: finishing step 0" in said
     assert newest_step(run) == 0
     run.finish()
     same_result(whole, run)
