@@ -46,10 +46,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
+
+
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that `_Loader` would read as numbers."""
+    """Quotes texts that `_Loader` would read as numbers, and escapes Unicode's line breaks."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Raw, as SafeDumper writes it, NEL would be read as a plain newline.
+        style = '"' if _UNICODE_BREAK.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _MERGE = "tag:yaml.org,2002:merge"
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(

@@ -25,7 +25,8 @@ NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
 TRICKY = [
     "1e-4", "1e3", "12", "0x1F", "1_000", "true", "off", "null", "~", "2024-01-01", "1:30", ".5",
     "-", "? a", "a: b", "a #b", "'", '"', "\\", "{x}", "[", "&a", "*a", "!!int 3", " lead",
-    "trail ", "line\nbreak", "\x85", "\u2028", "\ufeff", "naïve 視頻", "\x07", "=", "<<", "",
+    "trail ", "line\nbreak", "\r", "\x85", "\u2028", "\u2029", "\ufeff",
+    "naïve 視頻", "\x07", "=", "<<", "",
 ]  # fmt: skip
 TEXT = st.sampled_from(TRICKY) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -113,6 +114,15 @@ def test_a_dumped_configuration_loads_as_it_was(tmp_path_factory, data, kind):
     file.write_text(dump_config(config), encoding="utf-8")
     assert load_as(kind, file, []) == config
     assert dump_config(load_as(kind, file, [])) == dump_config(config)
+
+
+@pytest.mark.parametrize("text", TRICKY)
+def test_a_text_comes_back_as_it_was(tmp_path, text):
+    for around in ("", "a", " "):
+        config = config_from_dict(_tree({"tracking.uri": f"{around}{text}{around}"}))
+        file = tmp_path / "dumped.yaml"
+        file.write_text(dump_config(config), encoding="utf-8")
+        assert load_config(file, []) == config
 
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=14)
