@@ -28,14 +28,12 @@ PROMISED_SECONDS = 30
 def kill_while_it_writes(run: Run, process: subprocess.Popen, step: int) -> None:
     """SIGKILL while the checkpoint of a step is half written.
 
-    From the checkpoint before on, the process is let run for a millisecond at a time and looked at
-    while it stands still, so that the write cannot be missed.
+    From the first checkpoint on (for that one from the lock on), the process is let run for a
+    millisecond at a time and looked at while it stands still, so that the write, which takes a few
+    milliseconds, cannot be missed.
     """
     folder = run.path / "checkpoints"
-    if step > 1:
-        run.wait_for(f"checkpoints/step_{step - 1:08d}/progress.json", process)
-    else:
-        run.wait_for("checkpoints", process)
+    run.wait_for("checkpoints/step_*/progress.json" if step > 1 else ".lock", process)
     handle = psutil.Process(process.pid)
     while True:
         process.send_signal(signal.SIGSTOP)
