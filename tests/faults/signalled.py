@@ -28,12 +28,13 @@ PROMISED_SECONDS = 30
 def kill_while_it_writes(run: Run, process: subprocess.Popen, step: int) -> None:
     """SIGKILL while the checkpoint of a step is half written.
 
-    From the first checkpoint on (for that one from the lock on), the process is let run for a
+    From its first new checkpoint on (for step 1 from its lock on), the process is let run for a
     millisecond at a time and looked at while it stands still, so that the write, which takes a few
     milliseconds, cannot be missed.
     """
     folder = run.path / "checkpoints"
-    run.wait_for("checkpoints/step_*/progress.json" if step > 1 else ".lock", process)
+    known = list(folder.glob("step_*"))  # a process that has only just begun writes none yet
+    run.wait_for("checkpoints/step_*" if step > 1 else ".lock", process, known)
     handle = psutil.Process(process.pid)
     while True:
         process.send_signal(signal.SIGSTOP)

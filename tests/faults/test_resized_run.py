@@ -83,7 +83,7 @@ def test_a_stopped_run_keeps_its_batch(synthetic, tmp_path):
     """Another global batch would change the learning rate and the order of the data."""
     run = Run(synthetic, tmp_path, "batch", *SETTINGS)
     process = run.start()
-    run.wait_for("checkpoints/step_00000001/progress.json", process)
+    run.wait_for("checkpoints/step_*", process)
     process.send_signal(signal.SIGTERM)
     process.wait()
     other = Run(synthetic, tmp_path, "batch", *SETTINGS, "train.batch_size=8")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,10 @@ class Run:
         assert process.returncode == 0, output
         return output
 
-    def wait_for(self, what: str, process: subprocess.Popen) -> None:
-        """Until a file of the run exists."""
+    def wait_for(self, what: str, process: subprocess.Popen, known: Iterable[Path] = ()) -> None:
+        """Until a file of the run exists that is none of the `known` ones."""
         deadline = time.monotonic() + 600  # of a machine that is busy otherwise
-        while not list(self.path.glob(what)):
+        while not set(self.path.glob(what)) - set(known):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.01)

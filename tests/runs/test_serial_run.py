@@ -72,7 +72,7 @@ def _same_result(whole, other):
 def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path):
     run = Run(synthetic, tmp_path, "killed")
     process = run.start()
-    run.wait_for("checkpoints/step_00000003/progress.json", process)
+    run.wait_for("checkpoints/step_*", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run.path / "summary.json").exists()
@@ -86,7 +86,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path):
 def test_a_signal_ends_cleanly_with_a_checkpoint(whole, synthetic, tmp_path, number):
     run = Run(synthetic, tmp_path, "stopped")
     process = run.start()
-    run.wait_for("checkpoints/step_00000003/progress.json", process)
+    run.wait_for("checkpoints/step_*", process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
