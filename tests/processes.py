@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -36,6 +37,13 @@ def listening(pid: int) -> set[tuple[str, str]]:
                 if connection.status == psutil.CONN_LISTEN
             }
     return addresses
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for(found, what: str, seconds: float = 60):

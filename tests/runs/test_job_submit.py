@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import free_port
 from tests.runs.command import ROOT, STEPS, Run
 
 BIN = Path(sys.executable).parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _status(url: str, token: str | None = None) -> int:
@@ -40,7 +34,7 @@ def _status(url: str, token: str | None = None) -> int:
 @pytest.fixture
 def head(tmp_path):
     """A head node of its own; yields its dashboard address and the environment with the token."""
-    dashboard = f"http://127.0.0.1:{(port := _free_port())}"
+    dashboard = f"http://127.0.0.1:{(port := free_port())}"
     environment = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",  # jobs run the first python on the head's path
@@ -49,10 +43,10 @@ def head(tmp_path):
     }
     process = subprocess.Popen(
         [
-            BIN / "ray", "start", "--head", "--block", f"--port={_free_port()}", "--num-cpus=4",
+            BIN / "ray", "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=4",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--disable-usage-stats",
             # The fixed default belongs to whichever cluster of this machine came first.
-            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--dashboard-agent-listen-port={free_port()}",
             "--min-worker-port=0", "--max-worker-port=0",
         ],
         env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
