@@ -37,7 +37,7 @@ class TrainLink:
         self._name = f"hub-{config.run.name}-{uuid.uuid4().hex[:8]}"
         self.hub = start_hub(self._name, quarantined)
         if snapshot is not None:
-            ray.get(self.hub.store_snapshot.remote(snapshot, False))
+            ray.get(self.hub.store_snapshot.remote(snapshot, False, []))
         self._run: TrainRun | None = None
         self._news = News()
 

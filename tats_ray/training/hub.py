@@ -41,9 +41,7 @@ class Hub:
         async with self._changed:
             if self._weights is None or version > self._weights.version:
                 self._weights = VersionedWeights(version, ray.put(state))
-            fresh = [report for report in reports if report.step > self._reported]
-            self._news.reports.extend(fresh)
-            self._reported = max([self._reported, *(report.step for report in fresh)])
+            self._take(reports)
             self._changed.notify_all()
 
     async def weights(self, at_least: int, seconds: float) -> VersionedWeights | None:
@@ -78,18 +76,20 @@ class Hub:
 
     # Snapshots -------------------------------------------------------------------------------
 
-    async def store_snapshot(self, state: Any, wanted: bool) -> None:
+    async def store_snapshot(self, state: Any, wanted: bool, reports: list[StepReport]) -> None:
         """Keeps the state that a restarted worker group continues from; drops the items before.
 
         Args:
             state: the trainer's, with a `step`.
             wanted: whether the driver asked for it, and not only recovery.
+            reports: those up to the state, which no replay brings again.
         """
         async with self._changed:
             self._snapshot = VersionedWeights(state.step, ray.put(state))
             self._items = {step: i for step, i in self._items.items() if step >= state.step}
             if wanted:
                 self._news.states.append(state)
+            self._take(reports)
             self._changed.notify_all()
 
     async def newest_snapshot(self) -> VersionedWeights | None:
@@ -116,6 +116,12 @@ class Hub:
 
     async def quarantined(self) -> dict[str, str]:
         return dict(self._quarantine.known())
+
+    def _take(self, reports: list[StepReport]) -> None:
+        """Adds to the news what is not yet known."""
+        fresh = [report for report in reports if report.step > self._reported]
+        self._news.reports.extend(fresh)
+        self._reported = max([self._reported, *(report.step for report in fresh)])
 
     def _at_end(self, step: int) -> bool:
         return self._end is not None and step >= self._end

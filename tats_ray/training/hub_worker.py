@@ -103,13 +103,15 @@ class HubWorker(ABC):
         return item
 
     def _publish(self, *, snapshot: bool, asked: bool) -> None:
-        """Reports, snapshot, weights: in this order, so that a bad step is never snapshot and a
-        state is there when its report is."""
+        """Reports, snapshot, weights: in this order, so that a bad step is never snapshot.
+
+        The reports go with both, and the hub takes each once: a worker may die in between.
+        """
         reports = self.trainer.reports(self.ranks)
         if self.ranks.rank > 0:
             return
         if snapshot:
-            ray.get(self.hub.store_snapshot.remote(self.trainer.state(), asked))
+            ray.get(self.hub.store_snapshot.remote(self.trainer.state(), asked, reports))
         ray.get(self.hub.publish.remote(self.trainer.step, self.weights(), reports))
 
 

@@ -11,6 +11,8 @@ import pytest
 import ray
 import torch
 
+from tats_ray.training.hub_worker import run_worker
+from tats_ray.training.train_loop import MAEWorker
 from tests.conftest import tiny_config
 from tests.processes import workers
 from tests.rounds import drive, log_probs, ray_backend, serial_backend
@@ -172,3 +174,27 @@ def test_a_killed_train_worker_is_replayed_exactly(synthetic, tmp_path):
     reports, got, _ = _ray(config, synthetic, tmp_path / "killed", steps=10, between=kill)
     assert sorted(reports) == list(range(1, 11))
     _assert_same(got[10], wanted[10])
+
+
+@pytest.mark.slow
+def test_a_train_worker_killed_behind_its_snapshot_leaves_no_gap(synthetic, tmp_path, monkeypatch):
+    """The restarted group goes on behind the snapshot; what it had not said is not replayed."""
+    config = tiny_config("cluster.mode=local", *LOCKSTEP, "train.snapshot_interval=4")
+    died = tmp_path / "died"
+
+    class MortalWorker(MAEWorker):
+        def weights(self):  # asked for when the snapshot is stored
+            if self.trainer.step == 4 and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().weights()
+
+    def worker(arguments):
+        run_worker(arguments["hub"], config, lambda hub: MortalWorker(config, hub, False))
+
+    monkeypatch.setattr("tats_ray.runtime.ray_backend.mae_worker", worker)
+    reports, got, _ = _ray(config, synthetic, tmp_path)
+    assert died.exists()
+    assert list(reports) == list(range(1, STEPS + 1))
+    _, wanted, _ = _serial(config, synthetic)
+    _assert_same(got[STEPS], wanted[STEPS])

@@ -63,7 +63,7 @@ def test_items_wait_until_they_are_pushed_and_stay_until_a_snapshot(hub):
     for step in range(3):
         ray.get(hub.push.remote(_item(step)))
     assert [ray.get(hub.item.remote(step, 1)).step for step in (0, 1, 2, 0)] == [0, 1, 2, 0]
-    ray.get(hub.store_snapshot.remote(_state(2), False))
+    ray.get(hub.store_snapshot.remote(_state(2), False, []))
     assert ray.get(hub.item.remote(1, 0.05)) is None
     assert ray.get(hub.item.remote(2, 1)).step == 2
     snapshot = ray.get(hub.newest_snapshot.remote())
@@ -79,8 +79,9 @@ def test_the_end_is_said(hub):
 
 def test_news_come_once_and_replayed_reports_never(hub):
     _publish(hub, 1, [StepReport(1, {"loss": 1.0})])
-    _publish(hub, 2, [StepReport(2, {"loss": 2.0})])
-    ray.get(hub.store_snapshot.remote(_state(2), True))
+    reports = [StepReport(2, {"loss": 2.0})]
+    ray.get(hub.store_snapshot.remote(_state(2), True, reports))
+    _publish(hub, 2, reports)
     news = ray.get(hub.drain.remote(2, 5))
     assert [report.step for report in news.reports] == [1, 2]
     assert [state.step for state in news.states] == [2]
