@@ -134,9 +134,10 @@ class MLflowStore:
         known = self._client.get_experiment_by_name(name)
         if known is not None:
             return known.experiment_id
-        local = self._config.tracking.uri is None
-        # With a local store, MLflow would put artifacts under the current directory.
-        location = (output_dir(self._config) / "mlflow_artifacts").as_uri() if local else None
+        location = None
+        if _is_database(tracking_uri(self._config)):
+            # MLflow would put artifacts under the current directory, which a job loses at its end.
+            location = (output_dir(self._config) / "mlflow_artifacts").as_uri()
         return self._client.create_experiment(name, artifact_location=location)
 
     def _log_params(self, stored: dict[str, str]) -> None:
@@ -167,12 +168,19 @@ def _client(uri: str) -> Any:
     """A client; where the store is a database, this opens it and makes its tables."""
     from mlflow import MlflowClient
 
-    if not uri.startswith("http"):
+    if _is_database(uri):
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = 0  # as _ENVIRONMENT, for which databases have no variable
         make_sqlite_file(uri)
     return MlflowClient(tracking_uri=uri)
+
+
+def _is_database(uri: str) -> bool:
+    """Whether the client itself opens a database, and asks no server."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
 
 
 def metrics(figures: dict[str, float], step: int) -> list[Any]:

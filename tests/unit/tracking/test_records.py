@@ -159,6 +159,21 @@ def test_artifacts_stay_in_the_output_directory(config, tmp_path):
     assert tracking_uri(config) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def test_artifacts_of_another_database_do_not_go_where_the_command_runs(tmp_path, monkeypatch):
+    here, output = tmp_path / "here", tmp_path / "output"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    config = tiny_config(
+        f"run.output_dir={output}", f"tracking.uri=sqlite:///{tmp_path}/shared/m.db"
+    )
+    run = MLflowRun(config, None)
+    (tmp_path / "note.txt").write_text("x")
+    run.log_file(tmp_path / "note.txt", "config")
+    assert run.finish("FINISHED")
+    assert list(output.glob("mlflow_artifacts/**/note.txt"))
+    assert not list(here.iterdir())
+
+
 def test_the_tracker_adds_rates_and_prints_one_line(tmp_path, capsys):
     config = tiny_config(f"run.output_dir={tmp_path}", "tracking.mlflow=false")
     tracker = Tracker(config, MetricsFile(tmp_path / "m.jsonl", 0), UntrackedRun(), {})
