@@ -179,8 +179,9 @@ def _client(uri: str) -> Any:
 def _is_database(uri: str) -> bool:
     """Whether the client itself opens a database, and asks no server."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
+    from mlflow.utils.uri import get_uri_scheme
 
-    return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+    return get_uri_scheme(uri) in DATABASE_ENGINES
 
 
 def metrics(figures: dict[str, float], step: int) -> list[Any]:
