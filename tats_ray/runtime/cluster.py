@@ -17,7 +17,7 @@ from tats_ray.config.runtime import ClusterSection
 from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
 from tats_ray.runtime.clip_budget import store_warning
-from tats_ray.runtime.ray_processes import out_of_signals_way
+from tats_ray.runtime.ray_processes import out_of_signals_way, share_one_heap
 from tats_ray.tracking.console import say
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
 
     if ray.is_initialized():
         return
+    share_one_heap()
     of_workers = {"OMP_NUM_THREADS": str(cluster.threads)}
     if cluster.mode == "local":
         of_workers |= _NO_DASHBOARD

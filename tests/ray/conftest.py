@@ -16,12 +16,15 @@ import logging
 import pytest
 import ray
 
+from tats_ray.runtime.ray_processes import share_one_heap
+
 
 @pytest.fixture(scope="session")
 def cluster():
     if ray.is_initialized():  # by tests/ray, where tests/faults runs behind it
         yield
         return
+    share_one_heap()  # as every command does
     ray.init(
         address="local",
         num_cpus=8,
