@@ -16,9 +16,9 @@ _M_ARENA_MAX = -8  # <malloc.h> of glibc
 def share_one_heap() -> None:
     """Lets threads that are started from now on take their memory from the heaps that are there.
 
-    Ray gives this process dozens of threads. With a heap for each, as glibc has it, what
-    they free is not given back, and a driver grows several times as fast (docs/architecture.md). A
-    user's own MALLOC_ARENA_MAX wins; other systems than glibc are left as they are.
+    Ray gives this process dozens of threads. With a heap for each, as glibc has it, what they free
+    is not given back, and a driver grows several times as fast (docs/architecture.md). A user's own
+    MALLOC_ARENA_MAX wins; other systems than glibc are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
