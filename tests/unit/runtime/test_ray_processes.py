@@ -9,29 +9,27 @@ import sys
 
 import pytest
 
-# Threads that allocate at the same time, then glibc's own account of its heaps.
+# Four threads that are there at the same time and allocate, then glibc's own account of its heaps.
 _HEAPS = """
 import ctypes, threading
 from tats_ray.runtime.ray_processes import share_one_heap
 
 share_one_heap()
 libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
 together = threading.Barrier(4)
 
 def allocate():
-    for _ in range(100):
-        together.wait()
-        libc.malloc(ctypes.c_size_t(1000))
+    together.wait()
+    libc.malloc(ctypes.c_size_t(1000))
+    together.wait()
 
 threads = [threading.Thread(target=allocate) for _ in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-output = ctypes.c_void_p.in_dll(libc, "stdout")
-libc.malloc_info(0, output)
-libc.fflush(output)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
 """
 
 
