@@ -24,7 +24,10 @@ class _Loader(yaml.SafeLoader):
         """YAML's own constructors answer a date without such a month, and the like, with errors of
         many types; here it is one, with its line."""
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # Python reads a hexadecimal number of any length, but does not print it
+            return value
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             kind = node.tag.rpartition(":")[2]
             value = node.value if isinstance(node.value, str) else error

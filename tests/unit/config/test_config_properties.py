@@ -195,6 +195,7 @@ def test_a_value_that_nests_without_end_is_named(tmp_path):
     [
         ("run:\n  seed: 2024-13-45\n", ":2: '2024-13-45' is no timestamp"),
         ("run:\n  seed: !!bool maybe\n", ":2: 'maybe' is no bool"),
+        (f"run:\n  seed: 0x{'f' * 5000}\n", ":2: '0xf{78}' is no int"),
         ("run:\n  name: a\n  name: b\n", r":3: key 'name' is given twice"),
         ("run: {name: a}\ntrain: {}\nrun: {seed: 1}\n", r":3: key 'run' is given twice"),
     ],
