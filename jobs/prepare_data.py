@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.runtime.prepare_cli import prepare_data_main
+from tats_ray.cli.prepare import prepare_data_main
 
 if __name__ == "__main__":
     sys.exit(prepare_data_main())

@@ -9,16 +9,16 @@ import torch
 from tats_ray.config import Config
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.shares import Shares
+from tats_ray.controller.finetune import LabelledData
+from tats_ray.controller.finetune_ray import RayFinetuneBackend
+from tats_ray.controller.ray_backend import RayBackend
+from tats_ray.controller.serial_backend import SerialBackend
 from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import build_plan
 from tats_ray.models.sampler import build_sampler
 from tats_ray.models.state import State, load_model_state
-from tats_ray.runtime.finetune import LabelledData
-from tats_ray.runtime.finetune_ray import RayFinetuneBackend
-from tats_ray.runtime.ray_backend import RayBackend
-from tats_ray.runtime.serial_backend import SerialBackend
 from tests.conftest import tiny_config
 
 SHARES = Shares(0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)

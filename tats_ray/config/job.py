@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
@@ -19,6 +20,11 @@ class TrackedConfig(Section):
 
     run: RunSection
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def output_dir(self) -> Path:
+        """`run.output_dir`, absolute."""
+        return Path(self.run.output_dir).absolute()
 
     def below(self, parent: str | None) -> Self:
         """The same with its MLflow run shown below another one."""

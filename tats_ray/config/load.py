@@ -158,6 +158,17 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     node[key] = value
 
 
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections -> dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def _one_line(kind: type[Section], error: ValidationError) -> str:
     """The first fault: `field: what is wrong; remedy`."""
     faults = error.errors()

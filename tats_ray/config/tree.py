@@ -56,17 +56,22 @@ class Config(JobConfig):
         return 2 * self.grid.rows
 
     @property
+    def learns_by_rollouts(self) -> bool:
+        """Whether rollouts and PPO train the system's sampler."""
+        return self.masking.learned
+
+    @property
     def rollout_actors(self) -> int:
-        return self.rl.env_runners if self.masking.learned else 0
+        return self.rl.env_runners if self.learns_by_rollouts else 0
 
     @property
     def remote_learners(self) -> int:
-        return self.rl.learners if self.masking.learned else 0
+        return self.rl.learners if self.learns_by_rollouts else 0
 
     @property
     def rollout_clips(self) -> int:
         """Clips per step that go through rollout actors (0 for fixed maskers)."""
-        if not self.masking.learned:
+        if not self.learns_by_rollouts:
             return 0
         return max(1, round(self.train.batch_size * self.rl.rollout_fraction))
 

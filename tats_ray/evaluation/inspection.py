@@ -17,10 +17,11 @@ from tats_ray.masking.random import RandomMasker
 from tats_ray.masking.slices import token_speed
 from tats_ray.models.adamae import AdaMAESampler
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
-from tats_ray.models.sampler import Sampler, build_sampler
+from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, unpatchify
 from tats_ray.training.checkpoint import TrainingState
+from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
 _BATCH = 16
@@ -115,9 +116,7 @@ class Inspector:
 def _sampler(config: Config, state: TrainingState) -> Sampler | None:
     """The learned policy of the run, if it has one."""
     if state.policy is not None:
-        sampler = build_sampler(
-            config.masking.sampler, config.model.width, config.grid, config.run.seed
-        ).eval()
+        sampler = build_policy(config).eval()
         load_model_state(sampler, state.policy.sampler)
         return sampler
     if not config.masking.joint:

@@ -19,16 +19,8 @@ from tats_ray.config.job import TrackedConfig
 from tats_ray.tracking.console import say
 from tats_ray.tracking.interval import Record
 from tats_ray.tracking.metrics_file import RecordReader
-from tats_ray.tracking.mlflow_store import (
-    MLflowStore,
-    flatten,
-    metrics,
-    output_dir,
-    tracking_uri,
-)
+from tats_ray.tracking.mlflow_store import MLflowStore, metrics
 from tats_ray.tracking.mlflow_warning import MLflowWarning
-
-__all__ = ["MLflowRun", "TrackedRun", "UntrackedRun", "flatten", "output_dir", "tracking_uri"]
 
 _MOST_JOBS = 1000
 _RECORDS_AT_ONCE = 200

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tats_ray.config.job import TrackedConfig
+from tats_ray.config.load import flatten
 from tats_ray.tracking.sqlite_file import make_sqlite_file
 
 _LONGEST_VALUE = 500
@@ -137,7 +138,7 @@ class MLflowStore:
         location = None
         if _is_database(tracking_uri(self._config)):
             # MLflow would put artifacts under the current directory, which a job loses at its end.
-            location = (output_dir(self._config) / "mlflow_artifacts").as_uri()
+            location = (self._config.output_dir / "mlflow_artifacts").as_uri()
         return self._client.create_experiment(name, artifact_location=location)
 
     def _log_params(self, stored: dict[str, str]) -> None:
@@ -196,20 +197,4 @@ def tracking_uri(config: TrackedConfig) -> str:
     """`tracking.uri`, or the SQLite file of the output directory; always absolute."""
     if config.tracking.uri is not None:
         return config.tracking.uri
-    return f"sqlite:///{output_dir(config) / 'mlflow.db'}"
-
-
-def output_dir(config: TrackedConfig) -> Path:
-    """`run.output_dir`, absolute."""
-    return Path(config.run.output_dir).absolute()
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections -> dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return f"sqlite:///{config.output_dir / 'mlflow.db'}"

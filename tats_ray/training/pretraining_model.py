@@ -11,6 +11,7 @@ from tats_ray.masking.selection import draw_without_replacement
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, initialize, target_index
 from tats_ray.models.motion_target import VALUES, motion_target
+from tats_ray.models.sampler import TrajectorySampler, build_sampler
 from tats_ray.models.tokens import gather_tokens
 
 
@@ -118,6 +119,11 @@ def build_pretraining_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed + 2)  # neither the autoencoder's nor PPO's numbers
         return PretrainingModel(config, mae, feature_width)
+
+
+def build_policy(config: Config) -> TrajectorySampler:
+    """A freshly initialised sampler of a system that rollouts train."""
+    return build_sampler(config.masking.sampler, config.model.width, config.grid, config.run.seed)
 
 
 def _decoder_loss(

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.data.clips import Cursor
 from tats_ray.data.decode import DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
@@ -25,7 +26,6 @@ from tats_ray.data.serial_stream import SerialClipStream
 from tats_ray.data.stage import build_plan
 from tats_ray.data.synthetic.generate import SyntheticSet
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
-from tats_ray.runtime.prepare_cli import prepare_data_main
 from tests.conftest import tiny_config
 from tests.runs.command import STEPS, Run
 

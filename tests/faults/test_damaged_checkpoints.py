@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
+from tats_ray.cli.finetune import finetune_main
+from tats_ray.cli.probe import probe_main
 from tats_ray.config import dump_config
+from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError, RunDirectoryError, TatsRayError
 from tats_ray.models.official import load_official, read_official
 from tats_ray.rl.serial_learner import SerialActorLearner
-from tats_ray.runtime.finetune_cli import finetune_main
-from tats_ray.runtime.pretrain import pretrain
-from tats_ray.runtime.probe_cli import probe_main
 from tats_ray.training.checkpoint import Progress, TrainingState, read_state, write_checkpoint
 from tats_ray.training.trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.config.compare import CompareSection
 from tats_ray.config.data import SyntheticSection
+from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tats_ray.data.motion.cache import write_fields
@@ -24,8 +26,6 @@ from tats_ray.errors import StorageError
 from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.evaluation.feature_cache import write_features
 from tats_ray.evaluation.features import VideoFeatures
-from tats_ray.runtime.prepare_cli import prepare_data_main
-from tats_ray.runtime.run_directory import RunDirectory
 from tats_ray.tracking.comparison_report import write_comparison
 from tats_ray.tracking.interval import Record
 from tats_ray.tracking.metrics_file import MetricsFile, read_records

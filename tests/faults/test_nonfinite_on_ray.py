@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from tats_ray.controller import finetune_ray, ray_backend
+from tats_ray.controller.finetune import read_data
+from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import NonFiniteError
-from tats_ray.runtime import finetune_ray, ray_backend
-from tats_ray.runtime.finetune import read_data
-from tats_ray.runtime.pretrain import pretrain
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
 from tests.conftest import tiny_config

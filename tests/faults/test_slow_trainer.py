@@ -6,15 +6,15 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 
-from tats_ray.data.clips import Cursor
-from tats_ray.models.mae import build_mae
-from tats_ray.runtime.clip_budget import (
+from tats_ray.actors.object_store import (
     ITEMS_AHEAD,
     bytes_in_flight,
     clip_bytes,
     clips_in_flight,
     store_warning,
 )
+from tats_ray.data.clips import Cursor
+from tats_ray.models.mae import build_mae
 from tests.conftest import tiny_config
 from tests.rounds import ray_backend
 

@@ -11,8 +11,8 @@ import pytest
 import ray
 import torch
 
-from tats_ray.training.hub_worker import run_worker
-from tats_ray.training.train_loop import MAEWorker
+from tats_ray.actors.mae_worker import MAEWorker
+from tats_ray.actors.train_worker import run_worker
 from tests.conftest import tiny_config
 from tests.processes import workers
 from tests.rounds import drive, log_probs, ray_backend, serial_backend
@@ -192,7 +192,7 @@ def test_a_train_worker_killed_behind_its_snapshot_leaves_no_gap(synthetic, tmp_
     def worker(arguments):
         run_worker(arguments["hub"], config, lambda hub: MortalWorker(config, hub, False))
 
-    monkeypatch.setattr("tats_ray.runtime.ray_backend.mae_worker", worker)
+    monkeypatch.setattr("tats_ray.controller.ray_backend.mae_worker", worker)
     reports, got, _ = _ray(config, synthetic, tmp_path)
     assert died.exists()
     assert list(reports) == list(range(1, STEPS + 1))

@@ -13,8 +13,8 @@ import pytest
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.load import load_as, validate_as
 from tats_ray.config.tree import Config
+from tats_ray.controller.compare import compare
 from tats_ray.errors import ResourceError
-from tats_ray.runtime.compare import compare
 from tests.conftest import TINY
 
 

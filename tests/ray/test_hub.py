@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import ray
 
+from tats_ray.actors.hub import HubQuarantine, start_hub
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.errors import NonFiniteError, VideoDecodeError
-from tats_ray.training.hub import HubQuarantine, start_hub
 from tats_ray.training.work import StepReport, TrainState, WorkItem
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from ray.exceptions import RaySystemError
 
+from tats_ray.actors.feature_tasks import _within, extract_with_ray
 from tats_ray.data.manifest import read_manifest
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
 from tats_ray.evaluation.features import ExtractionPlan, extract_serially, gather
-from tats_ray.evaluation.ray_features import _within, extract_with_ray
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tests.conftest import tiny_config

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tats_ray.config import Config
+from tats_ray.controller.pretrain import pretrain
 from tats_ray.errors import TooManyBrokenVideosError
-from tats_ray.runtime.pretrain import pretrain
 from tats_ray.training.checkpoint import checkpoints, read_state
 from tests.conftest import tiny_config
 from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tats_ray"
 # Lowest first: a package may import itself and what stands before it.
 ORDER = ["errors", "storage", "config", "data", "models", "masking", "rl", "training", "evaluation",
-         "tracking", "runtime"]  # fmt: skip
+         "tracking", "actors", "controller", "cli"]  # fmt: skip
 
 
 def _imports(path: Path) -> set[str]:
@@ -50,7 +50,7 @@ def test_tracking_is_called_from_runtime_only():
         for path in _files()
         if any(name.startswith("tats_ray.tracking") for name in _imports(path))
     }
-    assert callers <= {"tracking", "runtime"}
+    assert callers <= {"tracking", "actors", "controller", "cli"}
 
 
 @pytest.mark.parametrize("package", ["models", "masking"])
@@ -65,11 +65,11 @@ def test_models_and_masking_import_no_ray(package):
         ("tats_ray.config", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.data.decode", {"torch", "ray", "decord", "av"}),
         ("tats_ray.masking.build", {"ray", "decord", "mlflow"}),
-        ("tats_ray.runtime.serial_backend", {"ray", "decord", "mlflow", "gymnasium"}),
-        ("tats_ray.runtime.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
-        ("tats_ray.runtime.finetune_cli", {"torch", "ray", "numpy", "pyarrow"}),
-        ("tats_ray.runtime.finetune_serial", {"ray", "decord", "mlflow", "gymnasium"}),
-        ("tats_ray.runtime.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.controller.serial_backend", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.cli.finetune", {"torch", "ray", "numpy", "pyarrow"}),
+        ("tats_ray.controller.finetune_serial", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.controller.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
     ],
 )
 def test_importing_does_not_pull_in(module, forbidden):

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.video_writer import write_h264
-from tats_ray.runtime.prepare_cli import prepare_data_main
 from tests.annotations import KINETICS, SSV2, write
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
+from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.data.each_video import each_video
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.data.prepare import Entry, folder_entries
 from tats_ray.data.reencode import Conversion, reencode, reencode_entries
 from tats_ray.errors import ComponentFailedError, ManifestError, VideoDecodeError
-from tats_ray.runtime.prepare_cli import prepare_data_main
 from tests.moving_clips import (
     FRAMES,
     HEIGHT,

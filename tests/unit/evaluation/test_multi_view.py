@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tats_ray.controller.evaluate import evaluate_classifier, write_accuracy
 from tats_ray.data.augment import augment_clips
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, write_manifest
@@ -20,7 +21,6 @@ from tats_ray.evaluation.multi_view import (
 )
 from tats_ray.models.classifier import build_classifier
 from tats_ray.models.state import model_state
-from tats_ray.runtime.evaluation import evaluate_classifier, write_accuracy
 from tests.finetuning import finetune_config
 
 CPU = torch.device("cpu")

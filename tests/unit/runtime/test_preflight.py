@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tats_ray.actors.cluster import preflight, resident_cpus
+from tats_ray.actors.object_store import store_warning
 from tats_ray.errors import ResourceError
-from tats_ray.runtime.clip_budget import store_warning
-from tats_ray.runtime.cluster import preflight, resident_cpus
 from tests.conftest import tiny_config
 
 

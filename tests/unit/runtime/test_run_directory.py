@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tats_ray.config import load_config
+from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.errors import RunDirectoryError
-from tats_ray.runtime.run_directory import RunDirectory
 from tests.conftest import tiny_config
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tats_ray.runtime.signals import StopRequest
+from tats_ray.controller.signals import StopRequest
 
 FIRST, ECHO = signal.SIGTERM, signal.SIGINT
 
@@ -70,7 +70,7 @@ def test_a_group_of_its_own_and_no_handler_where_there_is_none():
     """In processes: Ray's start is wrapped for real."""
     script = (
         "import os, signal, sys\n"
-        "from tats_ray.runtime.ray_processes import out_of_signals_way\n"
+        "from tats_ray.actors.processes import out_of_signals_way\n"
         "from ray._private import services, utils\n"
         "if sys.argv[1] == 'own': signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "before = signal.getsignal(signal.SIGTERM)\n"

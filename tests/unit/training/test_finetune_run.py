@@ -11,10 +11,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from tats_ray.cli.finetune import evaluate_main
+from tats_ray.controller.finetune import finetune
+from tats_ray.controller.finetune_serial import SerialFinetuneBackend
 from tats_ray.errors import CheckpointError, ManifestError, RunDirectoryError
-from tats_ray.runtime.finetune import finetune
-from tats_ray.runtime.finetune_cli import evaluate_main
-from tats_ray.runtime.finetune_serial import SerialFinetuneBackend
 from tats_ray.tracking.metrics_file import read_records
 from tests.finetuning import PLAIN, finetune_config
 

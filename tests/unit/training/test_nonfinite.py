@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tats_ray.controller.pretrain import pretrain
 from tats_ray.errors import NonFiniteError
-from tats_ray.runtime.pretrain import pretrain
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
 from tats_ray.training.finetune_trainer import ClassifierTrainer

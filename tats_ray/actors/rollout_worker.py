@@ -1,0 +1,122 @@
+"""The rollout actor: an RLlib env runner that holds the autoencoder as its environment.
+
+It keeps no state that matters. Every request names the versions of sampler and autoencoder to use
+and where their weights are, so an actor that was just restarted, added or moved answers like any
+other, and no weight broadcast can be missed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+
+from tats_ray.actors.decode_stream import read_remote
+from tats_ray.config import config_from_dict
+from tats_ray.data.clips import ClipBatch
+from tats_ray.models.precision import default_device
+from tats_ray.models.state import load_model_state
+from tats_ray.rl.gym_environment import MaskingVectorEnv
+from tats_ray.rl.rollout import Rollout, collect_rollout
+from tats_ray.rl.versions import VersionedWeights
+from tats_ray.training.pretraining_model import build_policy
+
+
+@dataclass(frozen=True)
+class RolloutReply:
+    """What an actor did with its parts; `failure` is the reason of the first one that failed."""
+
+    worker: int
+    rollouts: list[Rollout]
+    failure: str | None = None
+
+
+class MaskingEnvRunner(EnvRunner, Checkpointable):
+    """Draws token sets for clips and scores them."""
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self._settings = config_from_dict(config.env_config["config"])
+        torch.set_num_threads(self._settings.cluster.threads)
+        self._device = default_device() if config.num_gpus_per_env_runner else torch.device("cpu")
+        self._policy_version = -1
+        self._mae_version = -1
+        self.make_env()
+        self.make_module()
+
+    def make_env(self) -> None:
+        self.env = MaskingVectorEnv(self._settings, self._device)
+
+    def make_module(self) -> None:
+        settings = self._settings
+        sampler = build_policy(settings)
+        self.module = sampler.to(self._device).eval()
+
+    def sample(
+        self,
+        *,
+        parts: list[ClipBatch],
+        policy: VersionedWeights,
+        mae: VersionedWeights,
+        **kwargs: Any,
+    ) -> RolloutReply:
+        """Rolls out each part with the named versions.
+
+        A part that fails does not end the actor: the reply carries the reason, and the caller
+        decides whether to ask again.
+        """
+        done: list[Rollout] = []
+        try:
+            self._load(policy, mae)
+            for part in parts:
+                clips = read_remote(part)
+                done.append(
+                    collect_rollout(self._settings, self.env, self.module, clips, policy.version)
+                )
+        except Exception as error:
+            traceback.print_exc()  # into this actor's log
+            return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
+        return RolloutReply(self.worker_index, done)
+
+    def _load(self, policy: VersionedWeights, mae: VersionedWeights) -> None:
+        if policy.version != self._policy_version:
+            load_model_state(self.module, ray.get(policy.ref))
+            self._policy_version = policy.version
+        if mae.version != self._mae_version:
+            self.env.load(mae.version, ray.get(mae.ref))
+            self._mae_version = mae.version
+
+    def get_spaces(self) -> dict[str, Any]:
+        single = (self.env.single_observation_space, self.env.single_action_space)
+        return {
+            INPUT_ENV_SPACES: single,
+            INPUT_ENV_SINGLE_SPACES: single,
+            DEFAULT_MODULE_ID: single,
+        }
+
+    def assert_healthy(self) -> None:
+        assert self.env is not None, "the environment has not been built"
+        assert self.module is not None, "the sampler has not been built"
+
+    def get_metrics(self) -> Any:
+        return self.metrics.reduce()
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Nothing: weights come with each request."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing: weights come with each request."""
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        return []

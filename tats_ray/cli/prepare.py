@@ -1,0 +1,134 @@
+"""Command line of jobs/prepare_data.py: manifest, re-encoding and motion of a set of videos."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tats_ray.cli.command_line import run_guarded
+from tats_ray.cli.dataset_arguments import (
+    add_dataset_arguments,
+    check_dataset_arguments,
+    dataset_entries,
+    videos_folder,
+)
+from tats_ray.errors import ManifestError, VideoDecodeError
+
+MOTION_SOURCES = ["vectors", "lucas_kanade", "dense_flow", "cotracker3"]
+
+
+def prepare_data_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/prepare_data.py; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Make a manifest of videos.")
+    parser.add_argument("source", type=Path, help="folder (class = sub-folder), list or annotation")
+    parser.add_argument("manifest", type=Path, help="Parquet file to write")
+    add_dataset_arguments(parser)
+    parser.add_argument(
+        "--reencode", type=Path, metavar="DIR", help="first re-encode all videos as H.264 into DIR"
+    )
+    parser.add_argument(
+        "--short-side",
+        type=_even,
+        default=256,
+        metavar="PIXELS",
+        help="shorter side of re-encoded videos (%(default)s)",
+    )
+    parser.add_argument(
+        "--motion", choices=MOTION_SOURCES, help="also compute the motion of all videos"
+    )
+    parser.add_argument(
+        "--motion-folder", type=Path, metavar="DIR", help="where it goes, for data.motion.cache"
+    )
+    parser.add_argument(
+        "--motion-grid",
+        type=_grid,
+        default=28,
+        metavar="POINTS",
+        help="points per side: data.motion.grid, or twice data.size / model.patch (%(default)s)",
+    )
+    parser.add_argument(
+        "--video-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time limit of one video (60 to look at it, 600 to re-encode it or find its motion)",
+    )
+    given = parser.parse_args(arguments)
+    if (given.motion is None) != (given.motion_folder is None):
+        parser.error("--motion and --motion-folder go together")
+    check_dataset_arguments(parser, given)
+    return run_guarded(lambda: _prepare(given))
+
+
+def _prepare(given: argparse.Namespace) -> int:
+    from tats_ray.data.prepare import folder_entries, list_entries, prepare
+
+    source = given.source
+    if given.dataset is not None:
+        entries, source = dataset_entries(given), videos_folder(given)
+    else:
+        entries = folder_entries(source) if source.is_dir() else list_entries(source)
+    failures: list[VideoDecodeError] = []
+    limit = {} if given.video_seconds is None else {"seconds": given.video_seconds}
+    if given.reencode is not None:
+        from tats_ray.data.reencode import reencode_entries
+
+        total = len(entries)
+        made = reencode_entries(entries, source, given.reencode, given.short_side, **limit)
+        entries, failures = made
+        _name("broken", failures)
+        sys.stdout.write(f"{given.reencode}: {len(entries)} of {total} videos re-encoded\n")
+        if not entries:
+            raise ManifestError(f"none of {total} videos can be re-encoded")
+    prepared = prepare(entries, given.manifest, **limit)
+    _name("broken", prepared.failures)
+    labels = {row.label for row in prepared.rows if row.label is not None}
+    sys.stdout.write(
+        f"{given.manifest}: {len(prepared.rows)} videos, {len(labels)} labels, "
+        f"{len(failures) + len(prepared.failures)} broken files left out\n"
+    )
+    if given.motion is not None:
+        _cache_motion(given, [row.path for row in prepared.rows], limit)
+    return 0
+
+
+def _cache_motion(given: argparse.Namespace, paths: list[str], limit: dict[str, float]) -> None:
+    from tats_ray.data.motion.precompute import cache_motion
+
+    folder = str(given.motion_folder.absolute())
+    failures = cache_motion(paths, given.motion, given.motion_grid, folder, **limit)
+    _name("no motion", failures)
+    sys.stdout.write(
+        f"{folder}: {given.motion} of {len(paths) - len(failures)} videos, "
+        f"{len(failures)} have none\n"
+    )
+    if len(failures) == len(paths):
+        raise ManifestError(f"no video has {given.motion}; the first: {failures[0]}")
+
+
+def _name(fault: str, failures: Sequence[VideoDecodeError]) -> None:
+    for failure in failures:
+        sys.stderr.write(f"{fault}: {failure}\n")
+
+
+def _even(text: str) -> int:
+    number = int(text)
+    if number < 16 or number % 2:
+        raise argparse.ArgumentTypeError(f"{text} is not an even number of at least 16")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _grid(text: str) -> int:
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"{text} is less than 2")
+    return number

@@ -1,0 +1,183 @@
+"""A comparison: plans its trials, runs what is left of them, and keeps the report up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tats_ray.config import dump_config
+from tats_ray.config.compare import CompareConfig, Trial
+from tats_ray.controller.run_directory import read_json, write_text
+from tats_ray.controller.trial import TrialFailure, TrialPlan, read_result, run_trial
+from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.errors import ComponentFailedError
+from tats_ray.evaluation.benchmark import measure_step
+from tats_ray.evaluation.comparison import Comparison, TrialResult
+from tats_ray.evaluation.cost import equal_cost_steps, step_flops
+from tats_ray.storage import writing
+from tats_ray.tracking.comparison_report import say_comparison, write_comparison
+from tats_ray.tracking.console import say
+from tats_ray.tracking.mlflow_run import (
+    MLflowRun,
+    TrackedRun,
+    UntrackedRun,
+)
+from tats_ray.tracking.mlflow_store import tracking_uri
+
+_TIMED_STEPS = 10
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Runs, or continues, a comparison.
+
+    Raises:
+        ComponentFailedError: trials failed; all others are done and in the report.
+        StorageError: the disc is full or read-only, which ends it at once.
+        TatsRayError: a fault for the user, in one line.
+    """
+    directory = config.output_dir / config.run.name
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "config.yaml", dump_config(config))  # before MLflow is waited for
+    tracked = _open_tracking(config, directory)
+    status = "FAILED"
+    try:
+        comparison = _compare(_below(config, tracked), directory, tracked)
+        status = "FINISHED"
+        return comparison
+    finally:
+        tracked.finish(status)
+
+
+def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Comparison:
+    """The comparison itself, reported to its MLflow run."""
+    plans = _plans(config, directory)
+    found = {plan.trial.name: read_result(plan) for plan in plans}
+    comparison = Comparison([result for result in found.values() if result is not None])
+    left = [plan for plan in plans if found[plan.trial.name] is None]
+    say(f"{directory}: {len(plans)} trials, {len(left)} of them to run")
+    failures = _run(config, directory, comparison, left)
+    comparison.sort(config.compare.arms)
+    for file in write_comparison(directory, config.compare, comparison):
+        tracked.log_file(file, "comparison")
+    say_comparison(str(directory), config.compare, comparison)
+    if failures:
+        raise ComponentFailedError(
+            f"{len(failures)} of {len(plans)} trials failed, the first is {failures[0].name}: "
+            f"{failures[0].reason}; the same command tries them again"
+        )
+    return comparison
+
+
+def _run(
+    config: CompareConfig, directory: Path, comparison: Comparison, left: list[TrialPlan]
+) -> list[TrialFailure]:
+    """Runs the trials that are left, and brings the report up to date after each."""
+    failures = []
+    count = len(comparison.results) + len(left)
+    for outcome in _outcomes(config, left):
+        if isinstance(outcome, TrialFailure):
+            failures.append(outcome)
+            say(f"{outcome.name} failed: {outcome.reason}")
+            continue
+        comparison.results.append(outcome)
+        _say_result(outcome, config.compare.metric, len(comparison.results), count)
+        write_comparison(directory, config.compare, comparison)
+    return failures
+
+
+def _open_tracking(config: CompareConfig, directory: Path) -> TrackedRun:
+    """The study's own MLflow run, the same after a restart."""
+    if not config.tracking.mlflow:
+        return UntrackedRun()
+    identity = directory / "study.json"
+    tracked = MLflowRun(config, read_json(identity).get("mlflow_run_id"))
+    write_text(identity, json.dumps({"mlflow_run_id": tracked.wait_id()}))
+    return tracked
+
+
+def _below(config: CompareConfig, tracked: TrackedRun) -> CompareConfig:
+    """The same comparison with trials that MLflow shows below it."""
+    if tracked.run_id is None:
+        return config
+    tracking = config.tracking.model_copy(update={"uri": tracking_uri(config)})
+    return config.model_copy(update={"tracking": tracking}).below(tracked.run_id)
+
+
+def _plans(config: CompareConfig, directory: Path) -> list[TrialPlan]:
+    """Every trial, with the steps that the budget gives it."""
+    folder = str(directory / "trials")
+    trials = config.trials()
+    data = config.pretrain_config(trials[0], folder).data
+    made = ensure_synthetic(data.synthetic, Path(folder)) if data.manifest is None else None
+    costs = _costs(config, directory)
+    plans = []
+    for trial in trials:
+        steps = config.pretrain_config(trial, folder).train.steps
+        cost = costs[(trial.arm, trial.ratio)]
+        reference = costs[(config.compare.references[0], trial.ratio)]
+        if config.compare.budget != "clips":
+            unit = config.compare.budget
+            steps = equal_cost_steps(steps, reference[unit], cost[unit])
+        plans.append(
+            TrialPlan(
+                config,
+                trial,
+                folder=folder,
+                steps=steps,
+                gflops=cost["flops"] / 1e9,
+                train="" if made is None else str(made.train),
+                test=None if made is None else str(made.held_out),
+            )
+        )
+    return plans
+
+
+def _costs(config: CompareConfig, directory: Path) -> dict[tuple[str, float], dict[str, float]]:
+    """Cost of a step of every arm at every ratio: `flops`, and `seconds` where the budget asks.
+
+    Measured once and kept, so that a continued study has the same steps.
+    """
+    file = directory / "costs.json"
+    stored = read_json(file)
+    costs = {}
+    for trial in config.trials():
+        cell = (trial.arm, trial.ratio)
+        if cell in costs:
+            continue
+        run = config.pretrain_config(trial, "runs")
+        outside = {"run", "tracking", "checkpoint", "train"}
+        settings = json.dumps(run.model_dump(exclude=outside), sort_keys=True)
+        key = hashlib.sha256(f"{run.train.batch_size} {settings}".encode()).hexdigest()[:16]
+        known = stored.setdefault(key, {})
+        if "flops" not in known:
+            known["flops"] = step_flops(run)
+        if config.compare.budget == "seconds" and "seconds" not in known:
+            known["seconds"] = measure_step(run, _TIMED_STEPS).step_seconds
+        costs[cell] = known
+    write_text(file, json.dumps(stored, indent=2))
+    return costs
+
+
+def _outcomes(
+    config: CompareConfig, plans: list[TrialPlan]
+) -> Iterator[TrialResult | TrialFailure]:
+    """Outcomes as they come."""
+    if not plans:
+        return iter(())
+    if config.compare.execution == "in_turn":
+        return map(run_trial, plans)
+    from tats_ray.actors.trial_tasks import run_as_tasks
+
+    return run_as_tasks(config, plans)
+
+
+def _say_result(result: TrialResult, metric: str, done: int, count: int) -> None:
+    shown = [f"{metric} {result.figures[metric]:.3f}"]
+    if "moving" in result.figures:
+        shown.append(f"moving {result.figures['moving']:.2f}")
+        shown.append(f"static {result.figures['static']:.2f}")
+    name = Trial(result.arm, result.ratio, result.seed).name
+    say(f"{done}/{count}  {name}  loss {result.figures['loss']:.4f}  {'  '.join(shown)}")

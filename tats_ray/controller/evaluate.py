@@ -1,0 +1,134 @@
+"""Multi-view evaluation of a classifier on a manifest: in this process or on the cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.shares import Shares
+from tats_ray.controller.mlflow_link import note_synchronised, synchronise
+from tats_ray.controller.run_directory import RunDirectory
+from tats_ray.data.labels import class_index
+from tats_ray.data.manifest import read_manifest
+from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
+from tats_ray.evaluation.multi_view import (
+    TestVideo,
+    VideoScorer,
+    build_view_plan,
+    score_videos,
+)
+from tats_ray.models.precision import default_device
+from tats_ray.models.state import State
+from tats_ray.storage import writing
+from tats_ray.tracking.mlflow_run import MLflowRun
+from tats_ray.tracking.probe_report import save_confusion
+from tats_ray.training.checkpoint import newest_checkpoint
+from tats_ray.training.finetune_state import read_classifier
+
+_DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the figures
+
+
+def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run and leaves the result in its `evaluation/`.
+
+    Returns:
+        The figures in short.
+
+    Raises:
+        CheckpointError: the run has no complete checkpoint.
+    """
+    checkpoint = newest_checkpoint(run)
+    state = read_classifier(checkpoint)
+    if config.cluster.mode == "serial":
+        accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+    else:
+        from tats_ray.actors.cluster import ensure_connected, native_stderr_to
+
+        ensure_connected(config)
+        with native_stderr_to(run / "ray_train" / "evaluation.log"):
+            accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+    name, directory = Path(manifest).stem, RunDirectory(config)
+    write_accuracy(run / "evaluation", name, accuracy)
+    note_synchronised(directory, False)
+    synchronise_evaluation(config, directory, name, state.step)
+    return accuracy.figures()
+
+
+def synchronise_evaluation(
+    config: FinetuneConfig, directory: RunDirectory, name: str, step: int
+) -> None:
+    """Sends MLflow what it lacks of a run, and of its evaluation on the manifest of this name.
+
+    Args:
+        step: steps of the classifier that was evaluated.
+    """
+    folder = directory.path / "evaluation"
+
+    def hand_over(run: MLflowRun) -> None:
+        content = json.loads((folder / f"{name}.json").read_text())
+        figures = {key: value for key, value in content.items() if key not in _DETAILS}
+        run.log_result(step, figures)
+        for suffix in ("json", "png"):
+            run.log_file(folder / f"{name}.{suffix}", "evaluation")
+
+    synchronise(config, directory, hand_over)
+
+
+def evaluate_classifier(
+    config: FinetuneConfig, manifest: str, classes: list[str], weights: State
+) -> Accuracy:
+    """Scores every video of a manifest once. Ray modes need a connected cluster.
+
+    Raises:
+        ManifestError: it cannot be read, or a label is no class.
+        ResourceError: the cluster is too small.
+        TooManyBrokenVideosError: no video can be decoded.
+    """
+    table = read_manifest(manifest)
+    labels = class_index(manifest, table, classes)
+    columns = (table[name].to_pylist() for name in ("path", "width", "height"))
+    videos = [
+        TestVideo(number, path, width / height)
+        for number, (path, width, height) in enumerate(zip(*columns, strict=True))
+    ]
+    if config.cluster.mode == "serial":
+        torch.set_num_threads(config.cluster.threads)
+        scorer = VideoScorer(config, len(classes), weights, default_device())
+        scores = score_videos(build_view_plan(config), videos, scorer)
+    else:
+        from tats_ray.actors.view_scorers import score_videos_on_ray
+
+        scores = score_videos_on_ray(config, videos, len(classes), weights, _shares(config))
+    return measure_accuracy(scores, videos, labels, classes)
+
+
+def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
+    """Writes `<name>.json` (figures, shares per class, missing videos, confusion) and a picture.
+
+    Returns:
+        The files.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    file, picture = folder / f"{name}.json", folder / f"{name}.png"
+    content = accuracy.figures() | {
+        "classes": accuracy.per_class,
+        "missing": [{"path": path, "reason": reason} for path, reason in accuracy.missing],
+        "confusion": accuracy.confusion.tolist(),
+    }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+        save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
+    return [file, picture]
+
+
+def _shares(config: FinetuneConfig) -> Shares:
+    from tats_ray.actors.cluster import cluster_resources, preflight
+
+    return preflight(config, *cluster_resources())
