@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.command_line import benchmark_main
+from tats_ray.cli.benchmark import benchmark_main
 
 if __name__ == "__main__":
     sys.exit(benchmark_main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.finetune import evaluate_main
+from tats_ray.cli.evaluate import evaluate_main
 
 if __name__ == "__main__":
     sys.exit(evaluate_main())

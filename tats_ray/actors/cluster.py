@@ -1,22 +1,22 @@
-"""Ray: environment, start or connection, shares of CPU and GPU, and the preflight."""
+"""Ray: environment, start or connection, resources of each part, and the preflight."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tats_ray.actors.object_store import store_warning
-from tats_ray.actors.processes import out_of_signals_way, share_one_heap
 from tats_ray.config.job import JobConfig
 from tats_ray.config.runtime import ClusterSection
-from tats_ray.config.shares import Shares
 from tats_ray.errors import ResourceError
 from tats_ray.tracking.console import say
 
@@ -51,6 +51,20 @@ _LOCAL = {
 # minute unless it is told an address; this one refuses at once.
 _NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 _NAMESPACE = "tats_ray"
+_M_ARENA_MAX = -8  # <malloc.h> of glibc
+
+
+@dataclass(frozen=True)
+class Resources:
+    """CPUs and GPUs of one process or task of each kind, as settled for a cluster."""
+
+    runner_cpus: float
+    runner_gpus: float
+    learner_cpus: float
+    learner_gpus: float
+    train_cpus: float
+    train_gpus: float
+    decode_cpus: float
 
 
 def connect(config: JobConfig) -> None:
@@ -72,7 +86,8 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
         needed: CPUs that must be there at once; a local cluster counts at least as many.
 
     Raises:
-        ResourceError: no cluster answers at `cluster.address`, or none can be started here.
+        ResourceError: no cluster answers at `cluster.address`, none can be started here, or Ray is
+            of another version.
     """
     wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL
     for name, value in wanted.items():
@@ -80,6 +95,9 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
 
+    from tats_ray.actors.ray_compat import check_version, daemons_keep_out_of_signals_way
+
+    check_version()
     if ray.is_initialized():
         return
     share_one_heap()
@@ -106,10 +124,22 @@ def start_ray(cluster: ClusterSection, needed: float) -> None:
             "include_dashboard": False,
         }
     try:
-        with out_of_signals_way():
+        with daemons_keep_out_of_signals_way():
             ray.init(**where, **shared)
     except Exception as error:  # Ray raises plain ones too
         raise _start_error(cluster, error) from None
+
+
+def share_one_heap() -> None:
+    """Lets threads that are started from now on take their memory from the heaps that are there.
+
+    Ray gives this process dozens of threads. With a heap for each, as glibc has it, what they free
+    is not given back, and a driver grows several times as fast (docs/architecture.md). A user's own
+    MALLOC_ARENA_MAX wins; other systems than glibc are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _start_error(cluster: ClusterSection, error: Exception) -> ResourceError:
@@ -157,7 +187,7 @@ def cluster_resources() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
-def say_store(config: JobConfig, build: Callable[[], nn.Module]) -> None:
+def warn_of_small_store(config: JobConfig, build: Callable[[], nn.Module]) -> None:
     """Warns where the cluster's object store may be too small for what the run holds in it.
 
     Args:
@@ -186,7 +216,7 @@ def resident_cpus(config: JobConfig) -> float:
 _SHARED_TRAIN_GPU = 0.6
 
 
-def preflight(config: JobConfig, cpus: float, gpus: float) -> Shares:
+def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
     """Checks that everything can be placed at once, before anything is.
 
     Over-subscription does not fail in Ray: an actor waits for a CPU that another waits for, for
@@ -218,7 +248,7 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Shares:
         raise ResourceError(
             f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; lower cluster.*_gpus"
         )
-    return Shares(
+    return Resources(
         cluster.env_runner_cpus, runner_gpus, cluster.learner_cpus, learner_gpus,
         cluster.train_worker_cpus, train_gpus, cluster.decode_cpus,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import ray
 import ray.data
 
+from tats_ray.actors.ray_compat import block_references
 from tats_ray.data.batching import Batcher, Block
 from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
@@ -40,7 +42,6 @@ class RayClipStream:
         decode_cpus: float,
         wait_seconds: float,
     ) -> None:
-        """Args: wait_seconds: time limit of the wait for a block."""
         self._plan = plan
         self._plan_ref = ray.put(plan)
         self._book = book
@@ -121,18 +122,29 @@ class RayClipStream:
             decode, batch_size=None, num_cpus=self._decode_cpus, zero_copy_batch=True
         )
         dataset.context.execution_options.preserve_order = True
-        return iter_block_refs(dataset)
+        return block_references(dataset)
 
 
-def iter_block_refs(dataset: Any) -> Iterator[tuple[Any, int]]:
-    """References to a dataset's blocks and their row counts, in order.
+@contextlib.contextmanager
+def decode_stream(
+    plan: BlockPlan,
+    cursor: Cursor,
+    book: QuarantineBook,
+    *,
+    decode_cpus: float,
+    wait_seconds: float,
+) -> Iterator[RayClipStream]:
+    """A stream from a place on; it stops decoding ahead with the block.
 
-    Ray Data's public iterators copy blocks to the consumer; the references are internal API, which
-    is why they are touched here only.
+    Args:
+        decode_cpus: CPUs of one decode task.
+        wait_seconds: time limit of the wait for a block.
     """
-    for bundle in dataset.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            yield entry.ref, entry.metadata.num_rows
+    stream = RayClipStream(plan, cursor, book, decode_cpus=decode_cpus, wait_seconds=wait_seconds)
+    try:
+        yield stream
+    finally:
+        stream.close()
 
 
 def read_remote(batch: ClipBatch) -> Clips:

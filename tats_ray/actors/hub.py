@@ -8,17 +8,50 @@ made them; and the list of broken videos. It holds references, never tensors by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tats_ray.data.clips import ClipBatch
 from tats_ray.data.quarantine import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
 from tats_ray.models.state import State
-from tats_ray.rl.versions import VersionedWeights
-from tats_ray.training.work import News, NumberedItem, StepReport
+from tats_ray.rl.learner import VersionedWeights
+from tats_ray.training.trainer import StepReport, TrainerState
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One numbered optimiser step for the Train workers.
+
+    Attributes:
+        step: 0-based number of the step.
+        batch: the global batch by reference.
+        snapshot: whether the full training state is wanted after this step.
+        rollout_visible: int64 [a, k], visible tokens of the first a clips; None where nothing was
+            rolled out.
+        policy: sampler for the other clips; None where they need none.
+    """
+
+    step: int
+    batch: ClipBatch
+    snapshot: bool
+    rollout_visible: np.ndarray | None = None
+    policy: VersionedWeights | None = None
+
+
+@dataclass
+class TrainerEvents:
+    """What happened at the Train workers since the driver last asked."""
+
+    reports: list[StepReport] = field(default_factory=list)
+    states: list[TrainerState] = field(default_factory=list)
+    failure: TatsRayError | None = None
 
 
 class Hub:
@@ -28,10 +61,10 @@ class Hub:
         self._changed = asyncio.Condition()
         self._weights: VersionedWeights | None = None
         self._snapshot: VersionedWeights | None = None
-        self._items: dict[int, NumberedItem] = {}
+        self._items: dict[int, WorkItem] = {}
         self._end: int | None = None
         self._reported = 0
-        self._news = News()
+        self._events = TrainerEvents()
         self._quarantine = Quarantine(quarantined)
 
     # Weights ---------------------------------------------------------------------------------
@@ -55,13 +88,13 @@ class Hub:
 
     # Work items ------------------------------------------------------------------------------
 
-    async def push(self, item: NumberedItem) -> None:
+    async def push(self, item: WorkItem) -> None:
         async with self._changed:
             assert item.step not in self._items, f"item {item.step} was pushed twice"
             self._items[item.step] = item
             self._changed.notify_all()
 
-    async def item(self, step: int, seconds: float) -> NumberedItem | str | None:
+    async def item(self, step: int, seconds: float) -> WorkItem | str | None:
         """Item of a step, or "end" where the run stops before it, or None at the time limit."""
         await self._wait(lambda: step in self._items or self._at_end(step), seconds)
         if self._at_end(step):
@@ -76,11 +109,12 @@ class Hub:
 
     # Snapshots -------------------------------------------------------------------------------
 
-    async def store_snapshot(self, state: Any, wanted: bool, reports: list[StepReport]) -> None:
+    async def store_snapshot(
+        self, state: TrainerState, wanted: bool, reports: list[StepReport]
+    ) -> None:
         """Keeps the state that a restarted worker group continues from; drops the items before.
 
         Args:
-            state: the trainer's, with a `step`.
             wanted: whether the driver asked for it, and not only recovery.
             reports: those up to the state, which no replay brings again.
         """
@@ -88,26 +122,26 @@ class Hub:
             self._snapshot = VersionedWeights(state.step, ray.put(state))
             self._items = {step: i for step, i in self._items.items() if step >= state.step}
             if wanted:
-                self._news.states.append(state)
+                self._events.states.append(state)
             self._take(reports)
             self._changed.notify_all()
 
     async def newest_snapshot(self) -> VersionedWeights | None:
         return self._snapshot
 
-    # News ------------------------------------------------------------------------------------
+    # Events ----------------------------------------------------------------------------------
 
     async def fail(self, error: TatsRayError) -> None:
         """A Train worker met a fault that a restart would only meet again."""
         async with self._changed:
-            self._news.failure = self._news.failure or error
+            self._events.failure = self._events.failure or error
             self._changed.notify_all()
 
-    async def drain(self, reports_until: int, seconds: float) -> News:
-        """News since the last call; waits until step `reports_until` has been reported."""
+    async def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
+        """Events since the last call; waits until step `reports_until` has been reported."""
         await self._wait(lambda: self._failed() or self._reported >= reports_until, seconds)
-        news, self._news = self._news, News()
-        return news
+        events, self._events = self._events, TrainerEvents()
+        return events
 
     # Broken videos ---------------------------------------------------------------------------
 
@@ -118,16 +152,16 @@ class Hub:
         return dict(self._quarantine.known())
 
     def _take(self, reports: list[StepReport]) -> None:
-        """Adds to the news what is not yet known."""
+        """Adds to the events what is not yet known."""
         fresh = [report for report in reports if report.step > self._reported]
-        self._news.reports.extend(fresh)
+        self._events.reports.extend(fresh)
         self._reported = max([self._reported, *(report.step for report in fresh)])
 
     def _at_end(self, step: int) -> bool:
         return self._end is not None and step >= self._end
 
     def _failed(self) -> bool:
-        return self._news.failure is not None
+        return self._events.failure is not None
 
     async def _wait(self, ready: Callable[[], Any], seconds: float) -> None:
         async with self._changed:
@@ -137,8 +171,68 @@ class Hub:
                 return
 
 
-def start_hub(name: str, quarantined: dict[str, str]) -> Any:
-    """Starts the hub under a name that Train workers find it by; it takes no CPU share.
+class HubClient:
+    """The hub as other processes call it; every call waits for its answer."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self._actor = actor
+
+    def publish(self, version: int, state: State, reports: list[StepReport]) -> None:
+        ray.get(self._actor.publish.remote(version, state, reports))
+
+    def weights(self, at_least: int, seconds: float) -> VersionedWeights | None:
+        return ray.get(self._actor.weights.remote(at_least, seconds))
+
+    def push(self, item: WorkItem) -> None:
+        ray.get(self._actor.push.remote(item))
+
+    def item(self, step: int, seconds: float) -> WorkItem | str | None:
+        return ray.get(self._actor.item.remote(step, seconds))
+
+    def end(self, step: int, seconds: float | None = None) -> None:
+        """Args: seconds: time limit of the call."""
+        ray.get(self._actor.end.remote(step), timeout=seconds)
+
+    def store_snapshot(self, state: TrainerState, wanted: bool, reports: list[StepReport]) -> None:
+        ray.get(self._actor.store_snapshot.remote(state, wanted, reports))
+
+    def newest_snapshot(self) -> VersionedWeights | None:
+        return ray.get(self._actor.newest_snapshot.remote())
+
+    def fail(self, error: TatsRayError) -> None:
+        ray.get(self._actor.fail.remote(error))
+
+    def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
+        return ray.get(self._actor.drain.remote(reports_until, seconds))
+
+    def add(self, failures: list[VideoDecodeError]) -> None:
+        # Waits, so that a block's failures are counted before its clips are trained on.
+        pairs = [(failure.path, failure.reason) for failure in failures]
+        ray.get(self._actor.quarantine.remote(pairs))
+
+    def known(self) -> Mapping[str, str]:
+        """Path -> reason of broken videos; with `add` what the decode stage reads and writes."""
+        return ray.get(self._actor.quarantined.remote())
+
+    def is_dead(self) -> bool:
+        """Whether items, weights and snapshots that were not yet in a checkpoint are lost."""
+        try:
+            ray.get(self._actor.quarantined.remote(), timeout=_ANSWER_SECONDS)
+        except ray.exceptions.ActorDiedError:
+            return True
+        except ray.exceptions.RayError:  # slow, or unreachable for a moment
+            return False
+        return False
+
+    def kill(self) -> None:
+        ray.kill(self._actor)
+
+
+_ANSWER_SECONDS = 2.0
+
+
+def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
+    """Starts the hub under a name that Train workers find it by; it takes no share of a CPU.
 
     It stays on the driver's node: the run ends with that one anyway, and what the hub holds is lost
     with no other.
@@ -147,19 +241,9 @@ def start_hub(name: str, quarantined: dict[str, str]) -> Any:
     actor = ray.remote(Hub).options(
         name=name, num_cpus=0, max_concurrency=64, scheduling_strategy=here
     )
-    return actor.remote(quarantined)
+    return HubClient(actor.remote(quarantined))
 
 
-class HubQuarantine:
-    """The hub's list of broken videos, as the decode stage sees it."""
-
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
-
-    def known(self) -> dict[str, str]:
-        return ray.get(self._hub.quarantined.remote())
-
-    def add(self, failures: list[VideoDecodeError]) -> None:
-        # Waits, so that a block's failures are counted before its clips are trained on.
-        pairs = [(failure.path, failure.reason) for failure in failures]
-        ray.get(self._hub.quarantine.remote(pairs))
+def find_hub(name: str) -> HubClient:
+    """The hub of this name, from any process of the cluster."""
+    return HubClient(ray.get_actor(name))

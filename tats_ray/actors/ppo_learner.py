@@ -1,38 +1,44 @@
-"""The central PPO learner: RLlib's Learner with the loss of `rl.ppo`."""
+"""The central PPO learner: RLlib's Learner around the update that all modes share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner import Learner
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from tats_ray.actors.decode_stream import read_remote
-from tats_ray.config import config_from_dict
+from tats_ray.actors.rllib_compat import learner_rank
+from tats_ray.actors.rollout_collector import death_cause
+from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
+from tats_ray.errors import ComponentFailedError
 from tats_ray.models.mae import PatchEmbedding
-from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
+from tats_ray.models.precision import autocast
 from tats_ray.models.ranks import Ranks
-from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
+from tats_ray.models.sampler import PolicyOutput
 from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.rl.ppo import PPOBatch, ppo_loss
+from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
-from tats_ray.rl.update import build_ppo_batch, patch_tokens
-from tats_ray.rl.update_figures import UpdateFigures, UpdatePlace, UpdateSummary
-from tats_ray.rl.versions import PolicyState, VersionedWeights
+from tats_ray.rl.update import UpdateSummary
+from tats_ray.training.policy import build_learner
+from tats_ray.training.pretraining_model import build_policy
 
 _EMBEDDING_PREFIX = "patch_embedding."
 
 
 @dataclass(frozen=True)
-class LearnerRound:
-    """One round for the learners: clips by reference, rollouts, and the tokens' embedding."""
+class UpdateRequest:
+    """One update for the learners: clips by reference, their rollouts, and the autoencoder whose
+    patch embedding makes their tokens."""
 
     step: int
     batch: ClipBatch
@@ -40,97 +46,76 @@ class LearnerRound:
     mae: VersionedWeights
 
 
-class MaskingPPOLearner(PPOTorchLearner):
-    """Turns rollouts into PPO minibatches on its device and updates the sampler.
+class SamplerModule(TorchRLModule):
+    """The sampler as an RLlib module; the batch's `tokens` are float [B, N, d] patch tokens."""
 
-    RLlib iterates over epochs and minibatches, runs the module, and synchronises several learners;
-    its connectors, its advantage estimation and its silent repair of NaN gradients are not used
-    (they double a one-step bandit's observations, bias its advantages and hide divergence).
-    """
+    def setup(self) -> None:
+        config = config_from_dict(self.model_config["config"])
+        self.precision = config.train.precision
+        self.sampler = build_policy(config)
+
+    def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        tokens = batch["tokens"]
+        with autocast(self.precision, tokens.device):
+            return self.sampler(tokens)._asdict()
+
+
+class MaskingPPOLearner(TorchLearner):
+    """One rank of the learners; RLlib places it, and makes its module data-parallel."""
 
     def build(self) -> None:
         super().build()
-        self._settings = config_from_dict(self.config.env_config["config"])
-        torch.set_num_threads(self._settings.cluster.threads)
-        values = self._settings.model.tubelet * self._settings.model.patch**2
-        self._embedding = PatchEmbedding(values, self._settings.model.width).to(self._device)
+        settings = self._settings
+        torch.set_num_threads(settings.cluster.threads)
+        values = settings.model.tubelet * settings.model.patch**2
+        self._embedding = PatchEmbedding(values, settings.model.width).to(self.device)
         self._embedding_version = -1
-        self._guard.watch(self._module[DEFAULT_MODULE_ID])
-        self._figures = UpdateFigures(self._guard)
+        self._learner.optimizer.watch(self.module[DEFAULT_MODULE_ID])
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        settings = config_from_dict(config.env_config["config"])
-        section = settings.rl
-        sampler = self._module[module_id].unwrapped().sampler
-        adamw = build_adamw(sampler, section.lr, section.weight_decay, (0.9, 0.999))
-        limit = settings.train.skip_nonfinite
-        self._guard = GuardedOptimizer(adamw, section.gradient_clip, limit)
+        self._settings = config_from_dict(config.env_config["config"])
+        self._learner = build_learner(self._settings, self.module[module_id].unwrapped().sampler)
         self.register_optimizer(
             module_id=module_id,
-            optimizer=adamw,
-            params=list(sampler.parameters()),
-            lr_or_lr_schedule=section.lr,
+            optimizer=self._learner.adamw,
+            params=list(self._learner.sampler.parameters()),
+            lr_or_lr_schedule=self._settings.rl.lr,
         )
 
-    def update_round(self, job: LearnerRound) -> UpdateSummary:
-        """One PPO update on this learner's rows of the round; returns its figures."""
-        share = len(job.rollout) // self._ranks.size
-        start = self._ranks.rank * share
-        rollout = job.rollout.rows(start, start + share)
-        self._load_embedding(job.mae)
-        clips = read_remote(job.batch.rows(start, start + share))
-        tokens = patch_tokens(self._settings, self._embedding, clips, self._device)
-        batch = build_ppo_batch(self._settings, self._sampler, tokens, rollout)
-        section = self._settings.rl
-        self.update(
-            batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch._asdict())}, share),
-            num_epochs=section.epochs,
-            minibatch_size=self._settings.learner_minibatch_clips,
+    def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
+        """Asked for by RLlib's own loop over minibatches, in whose place `ppo_update` stands."""
+        raise AssertionError("updates go through update_policy")
+
+    def update_policy(self, request: UpdateRequest) -> UpdateSummary:
+        """One PPO update on this learner's rows of the rollouts; returns its metrics."""
+        ranks = Ranks(learner_rank(self), max(1, self.config.num_learners))
+        share = len(request.rollout) // ranks.size
+        start = ranks.rank * share
+        self._load_embedding(request.mae)
+        return self._learner.update(
+            request.rollout.rows(start, start + share),
+            read_remote(request.batch.rows(start, start + share)),
+            request.step,
+            embedding=self._embedding,
+            policy=self._forward,
+            ranks=ranks,
         )
-        return self._figures.read(UpdatePlace(job.step, clips.positions, self._ranks))
-
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
-    ) -> Tensor:
-        columns = PPOBatch(*(batch[name] for name in PPOBatch._fields))
-        loss = ppo_loss(PolicyOutput(**fwd_out), columns, self._settings.rl)
-        return self._figures.add_loss(loss)
-
-    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        """As they are; clipping belongs to the guarded step."""
-        return gradients_dict
-
-    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        self._figures.step(self._settings.rl.lr)
-
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """No adaptive KL coefficient and no schedule: skip RLlib's."""
-        Learner.after_gradient_based_update(self, timesteps=timesteps)
-
-    def _make_batch_if_necessary(self, training_data: Any) -> MultiAgentBatch:
-        """The batch is built on the device already."""
-        return training_data.batch
 
     def policy_weights(self) -> State:
         """Copy of the weights."""
-        return model_state(self._sampler)
+        return model_state(self._learner.sampler)
 
     def policy_state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""
-        return PolicyState(version, self.policy_weights(), self._guard.state(self._sampler))
+        return self._learner.state(version)
 
     def load_policy_state(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
-        load_model_state(self._sampler, state.sampler)
-        self._guard.load(self._sampler, state.optimizer)
+        self._learner.load(state)
 
-    @property
-    def _ranks(self) -> Ranks:
-        return Ranks(self._learner_index, max(1, self.config.num_learners))
-
-    @property
-    def _sampler(self) -> TrajectorySampler:
-        return self.module[DEFAULT_MODULE_ID].unwrapped().sampler
+    def _forward(self, tokens: Tensor) -> PolicyOutput:
+        module = self.module[DEFAULT_MODULE_ID]
+        return PolicyOutput(**module.forward_train({"tokens": tokens}))
 
     def _load_embedding(self, mae: VersionedWeights) -> None:
         if mae.version == self._embedding_version:
@@ -143,3 +128,91 @@ class MaskingPPOLearner(PPOTorchLearner):
         }
         load_model_state(self._embedding, own)
         self._embedding_version = mae.version
+
+
+class PPOLearners:
+    """All learners as one. Remote ones that die are started anew with the newest state that was
+    kept, at most `train.snapshot_interval` updates old; the call that found them dead is repeated.
+
+    Attributes:
+        version: updates so far, those included that a restart has undone: it only grows.
+        restarts: how often learners were started anew.
+        undone: updates that restarts have undone.
+    """
+
+    def __init__(
+        self, settings: Config, group: LearnerGroup, rebuild: Callable[[], LearnerGroup]
+    ) -> None:
+        """Args: rebuild: ends the group and makes another."""
+        self._settings = settings
+        self._group = group
+        self._rebuild = rebuild
+        self._kept: PolicyState | None = None  # None: as it was built
+        self._kept_at = 0  # the version that it is the state of; after a restart the newest one
+        self.version = 0
+        self.restarts = 0
+        self.undone = 0
+
+    def update(self, request: UpdateRequest) -> UpdateSummary:
+        """One PPO update; its result is of version `version`.
+
+        Raises:
+            NonFiniteError: PPO diverged.
+            ComponentFailedError: learners were lost more than `train.max_failures` times.
+        """
+        summary = self._call(MaskingPPOLearner.update_policy, request=request)
+        self.version += 1
+        interval = self._settings.train.snapshot_interval
+        if self._settings.rl.learners and self.version % interval == 0:
+            self.state()
+        return summary
+
+    def weights(self) -> State:
+        """The newest sampler."""
+        return self._call(MaskingPPOLearner.policy_weights)
+
+    def state(self) -> PolicyState:
+        """Sampler and optimiser, which a restart would continue from."""
+        self._kept = self._call(MaskingPPOLearner.policy_state, version=self.version)
+        self._kept_at = self.version
+        return self._kept
+
+    def load(self, state: PolicyState) -> None:
+        """Continues from a checkpoint."""
+        self.version = self._kept_at = state.version
+        self._kept = state
+        self._call(MaskingPPOLearner.load_policy_state, state=state)
+
+    def metrics(self) -> dict[str, float]:
+        """What was lost so far; nothing where the learner lives in the driver."""
+        if not self._settings.rl.learners:
+            return {}
+        return {"ppo/restarts": float(self.restarts), "ppo/undone_updates": float(self.undone)}
+
+    def _call(self, call: Any, **kwargs: Any) -> Any:
+        """The first learner's answer; the first error that is not of a lost learner is raised."""
+        while True:
+            results = self._group.foreach_learner(call, **kwargs)
+            answers = [result.get() for result in results]
+            lost = [answer for answer in answers if isinstance(answer, RayActorError)]
+            if answers and not lost:
+                break
+            self._restart(lost[0] if lost else None)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise getattr(answer, "cause", None) or answer
+        return answers[0]
+
+    def _restart(self, cause: RayActorError | None) -> None:
+        limit = self._settings.train.max_failures
+        if self.restarts >= limit:
+            reason = death_cause(cause) if cause else "none answered"
+            raise ComponentFailedError(
+                f"the PPO learner was lost after train.max_failures={limit} restarts: {reason}"
+            )
+        self.restarts += 1
+        self.undone += self.version - self._kept_at
+        self._kept_at = self.version
+        self._group = self._rebuild()
+        if self._kept is not None:
+            self._call(MaskingPPOLearner.load_policy_state, state=self._kept)

@@ -1,4 +1,4 @@
-"""Collects a round's rollouts from actors that may fail, die or stall on the way."""
+"""Collects an iteration's rollouts from workers that may fail, die or stall on the way."""
 
 from __future__ import annotations
 
@@ -6,43 +6,42 @@ import time
 from typing import Any
 
 import ray
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from tats_ray.actors.rollout_worker import RolloutReply
 from tats_ray.config import Config
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, StaleRolloutError
+from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout, join_rollouts
-from tats_ray.rl.versions import VersionedWeights
 
-PROBE_SECONDS = 0.2  # that a round waits for each look at whether lost actors are back
+PROBE_SECONDS = 0.2  # that an iteration waits for each look at whether lost workers are back
 
 
 class RolloutCollector:
-    """Hands the parts of a round to the healthy actors; what a lost, failing or stalled one leaves
-    is asked of the others, and a stalled one is replaced. Only whole parts are taken.
+    """Hands the chunks of a batch to the healthy workers; what a lost, failing or stalled one
+    leaves is asked of the others, and a stalled one is replaced. Only whole chunks are taken.
 
     Attributes:
-        failures: reasons of the last round, in order.
+        failures: reasons of the last iteration, in order.
     """
 
-    def __init__(self, settings: Config, group: Any) -> None:
-        """Args: group: RLlib's EnvRunnerGroup."""
+    def __init__(self, settings: Config, manager: FaultTolerantActorManager) -> None:
         self._settings = settings
-        self._group = group
-        # The group's public calls hide which actor failed, and why.
-        self._manager = group._worker_manager
+        self._manager = manager
         self.failures: list[str] = []
 
     def collect(
         self, step: int, batch: ClipBatch, policy: VersionedWeights, mae: VersionedWeights
     ) -> Rollout:
-        """Rollouts of all clips of round `step`, with the named versions.
+        """Rollouts of all clips of step `step`, with the named versions.
 
         Raises:
-            ComponentFailedError: more than `rl.max_runner_restarts` failures in one round; carries
-                the last cause.
-            ComponentTimeoutError: no actor was there for `cluster.wait_seconds`.
-            StaleRolloutError: an actor used an older autoencoder than `rl.staleness` permits.
+            ComponentFailedError: more than `rl.max_runner_restarts` failures in one iteration;
+                carries the last cause.
+            ComponentTimeoutError: no worker became available within `cluster.wait_seconds`.
+            StaleRolloutError: a worker used an older autoencoder than `rl.staleness` permits.
+            RayTaskError: a mistake in the code that workers run, with its traceback.
         """
         self.failures = []
         size, total = self._settings.rl.rollout_clips, len(batch)
@@ -52,68 +51,71 @@ class RolloutCollector:
         }
         done: list[Rollout] = []
         while missing:
-            runners = self._wait_for_runners()
-            shares = {
-                runner: {"parts": part, "policy": policy, "mae": mae}
-                for place, runner in enumerate(runners)
-                if (part := list(missing.values())[place :: len(runners)])
+            workers = self._wait_for_workers()
+            requests = {
+                worker: {"chunks": chunks, "policy": policy, "mae": mae}
+                for place, worker in enumerate(workers)
+                if (chunks := list(missing.values())[place :: len(workers)])
             }
-            for rollout in self._ask(shares):
+            for rollout in self._ask(requests):
                 if missing.pop(rollout.first, None) is not None:
                     _check_fresh(rollout, step, self._settings.rl.staleness)
                     done.append(rollout)
             self._check_failures()
         return join_rollouts(sorted(done, key=lambda rollout: rollout.first))
 
-    def _wait_for_runners(self) -> list[int]:
+    def _wait_for_workers(self) -> list[int]:
         limit = self._settings.cluster.wait_seconds
         deadline = time.monotonic() + limit
-        while not (runners := self._manager.healthy_actor_ids()):
+        while not (workers := self._manager.healthy_actor_ids()):
             for result in self._manager.foreach_actor(
                 "ping", healthy_only=False, mark_healthy=True, timeout_seconds=PROBE_SECONDS
             ):
-                self._note(result)
+                self._record(result)
             self._check_failures()
             if time.monotonic() > deadline:
                 cause = self.failures[-1] if self.failures else "they may find no free CPU"
                 raise ComponentTimeoutError(
-                    f"no rollout actor was there for {limit:g} s (cluster.wait_seconds): {cause}"
+                    f"no rollout worker became available within {limit:g} s "
+                    f"(cluster.wait_seconds): {cause}"
                 )
-        return runners
+        return workers
 
-    def _ask(self, shares: dict[int, dict[str, Any]]) -> list[Rollout]:
-        """One call to every actor with its share; notes every failure."""
+    def _ask(self, requests: dict[int, dict[str, Any]]) -> list[Rollout]:
+        """One call to every worker with its chunks; records every failure."""
         results = self._manager.foreach_actor(
-            ["sample"] * len(shares),
-            kwargs=list(shares.values()),
-            remote_actor_ids=list(shares),
+            ["sample"] * len(requests),
+            kwargs=list(requests.values()),
+            remote_actor_ids=list(requests),
             timeout_seconds=self._settings.rl.rollout_seconds,
         )
-        for actor in sorted(shares.keys() - {result.actor_id for result in results}):
-            self._replace(actor)
-        replies = [self._note(result) for result in results]
+        for worker in sorted(requests.keys() - {result.actor_id for result in results}):
+            self._replace(worker)
+        replies = [self._record(result) for result in results]
         return [rollout for reply in replies if reply for rollout in reply.rollouts]
 
-    def _note(self, result: Any) -> Any:
-        """An actor's answer, None where it failed; remembers the reason."""
+    def _record(self, result: Any) -> Any:
+        """A worker's answer, None where the worker was lost; remembers the reason."""
         answer = result.get()
+        if isinstance(answer, ray.exceptions.RayTaskError):
+            raise answer  # faults that may pass come as replies
         reason = answer.failure if isinstance(answer, RolloutReply) else None
         if not result.ok:
             reason = death_cause(answer)
         if reason is not None:
-            self.failures.append(f"rollout actor {result.actor_id}: {reason}")
+            self.failures.append(f"rollout worker {result.actor_id}: {reason}")
         return answer if result.ok else None
 
     def _check_failures(self) -> None:
         if len(self.failures) > self._settings.rl.max_runner_restarts:
             raise ComponentFailedError(f"rollouts keep failing: {self.failures[-1]}")
 
-    def _replace(self, actor: int) -> None:
+    def _replace(self, worker: int) -> None:
         """Ray starts a killed actor anew; its late answer is nobody's."""
-        ray.kill(self._manager.actors()[actor], no_restart=False)
-        self._manager.set_actor_state(actor, healthy=False)
+        ray.kill(self._manager.actors()[worker], no_restart=False)
+        self._manager.set_actor_state(worker, healthy=False)
         self.failures.append(
-            f"rollout actor {actor} did not answer within rl.rollout_seconds="
+            f"rollout worker {worker} did not answer within rl.rollout_seconds="
             f"{self._settings.rl.rollout_seconds:g} and was replaced"
         )
 
@@ -126,6 +128,6 @@ def death_cause(error: Exception) -> str:
 def _check_fresh(rollout: Rollout, step: int, staleness: int) -> None:
     if rollout.mae_version < step - staleness:
         raise StaleRolloutError(
-            f"round {step}: a rollout was scored by autoencoder {rollout.mae_version}, "
+            f"step {step}: a rollout was scored by autoencoder {rollout.mae_version}, "
             f"older than rl.staleness={staleness} permits"
         )

@@ -1,7 +1,7 @@
-"""The rollout actor: an RLlib env runner that holds the autoencoder as its environment.
+"""The rollout worker: an RLlib env runner that holds the autoencoder as its environment.
 
 It keeps no state that matters. Every request names the versions of sampler and autoencoder to use
-and where their weights are, so an actor that was just restarted, added or moved answers like any
+and where their weights are, so a worker that was just restarted, added or moved answers like any
 other, and no weight broadcast can be missed.
 """
 
@@ -21,17 +21,23 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from tats_ray.actors.decode_stream import read_remote
 from tats_ray.config import config_from_dict
 from tats_ray.data.clips import ClipBatch
+from tats_ray.errors import TatsRayError
 from tats_ray.models.precision import default_device
 from tats_ray.models.state import load_model_state
 from tats_ray.rl.gym_environment import MaskingVectorEnv
+from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout, collect_rollout
-from tats_ray.rl.versions import VersionedWeights
+from tats_ray.training.policy import build_environment
 from tats_ray.training.pretraining_model import build_policy
+
+# What lost objects, a lost node or a full memory look like from inside a worker: asking again, of
+# this worker or of another, may succeed. Anything else is a mistake that every worker would repeat.
+_PASSING_FAULTS = (ray.exceptions.RayError, TatsRayError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
 class RolloutReply:
-    """What an actor did with its parts; `failure` is the reason of the first one that failed."""
+    """What a worker did with its chunks; `failure` is the reason of the first one that failed."""
 
     worker: int
     rollouts: list[Rollout]
@@ -52,45 +58,50 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
         self.make_module()
 
     def make_env(self) -> None:
-        self.env = MaskingVectorEnv(self._settings, self._device)
+        environment = build_environment(self._settings, self._device)
+        self.env = MaskingVectorEnv(environment, self._settings.rl.reward_sign)
 
     def make_module(self) -> None:
-        settings = self._settings
-        sampler = build_policy(settings)
-        self.module = sampler.to(self._device).eval()
+        self.module = build_policy(self._settings).to(self._device).eval()
 
     def sample(
         self,
         *,
-        parts: list[ClipBatch],
+        chunks: list[ClipBatch],
         policy: VersionedWeights,
         mae: VersionedWeights,
         **kwargs: Any,
     ) -> RolloutReply:
-        """Rolls out each part with the named versions.
+        """Rolls out each chunk with the named versions.
 
-        A part that fails does not end the actor: the reply carries the reason, and the caller
-        decides whether to ask again.
+        A chunk that fails for a reason that may pass does not end the worker: the reply carries the
+        reason, and the caller decides whether to ask again.
         """
         done: list[Rollout] = []
         try:
             self._load(policy, mae)
-            for part in parts:
-                clips = read_remote(part)
-                done.append(
-                    collect_rollout(self._settings, self.env, self.module, clips, policy.version)
-                )
-        except Exception as error:
-            traceback.print_exc()  # into this actor's log
+            for chunk in chunks:
+                done.append(self._roll_out(chunk))
+        except _PASSING_FAULTS as error:
+            traceback.print_exc()  # into this worker's log
             return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
         return RolloutReply(self.worker_index, done)
+
+    def _roll_out(self, chunk: ClipBatch) -> Rollout:
+        return collect_rollout(
+            self.env.environment,
+            self.module,
+            read_remote(chunk),
+            policy_version=self._policy_version,
+            draws=self._settings.rl.draws_per_clip,
+        )
 
     def _load(self, policy: VersionedWeights, mae: VersionedWeights) -> None:
         if policy.version != self._policy_version:
             load_model_state(self.module, ray.get(policy.ref))
             self._policy_version = policy.version
         if mae.version != self._mae_version:
-            self.env.load(mae.version, ray.get(mae.ref))
+            self.env.environment.load(mae.version, ray.get(mae.ref))
             self._mae_version = mae.version
 
     def get_spaces(self) -> dict[str, Any]:

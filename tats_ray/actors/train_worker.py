@@ -1,23 +1,20 @@
-"""The long Ray Train run of any model: every worker loops over the hub's numbered items."""
+"""A Ray Train worker: one rank, which works off the hub's numbered items."""
 
 from __future__ import annotations
 
-import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 import ray.train
 import torch
 from ray.exceptions import ActorDiedError
-from ray.train.torch import TorchTrainer, prepare_model
+from ray.train.torch import get_device, prepare_model
 
 from tats_ray.actors.decode_stream import read_remote
-from tats_ray.actors.file_rendezvous import LoopbackTorchConfig
-from tats_ray.config.job import JobConfig
-from tats_ray.data.clips import ClipBatch, Clips
+from tats_ray.actors.hub import HubClient, WorkItem, find_hub
+from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import (
     ComponentFailedError,
     ComponentTimeoutError,
@@ -25,76 +22,118 @@ from tats_ray.errors import (
     TatsRayError,
 )
 from tats_ray.models.ranks import Ranks
-from tats_ray.models.state import State
-from tats_ray.training.work import NumberedItem, StepReport
+from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.state import load_model_state
+from tats_ray.rl.learner import VersionedWeights
+from tats_ray.training.trainer import BuildTrainer, Masks
 
 
-class Trainer(Protocol):
-    """Model, optimiser and step of one rank; `step` counts finished steps."""
+@dataclass(frozen=True)
+class WorkerPlan:
+    """What every worker of a run is told.
 
-    step: int
+    Attributes:
+        build_sampler: makes the policy that items name; None where rollouts train none.
+        wait_seconds: time limit of the wait for an item.
+        snapshot_interval, publish_interval: steps between snapshots, and between published weights.
+    """
 
-    def reports(self, ranks: Ranks) -> list[StepReport]: ...
+    hub: str
+    build_trainer: BuildTrainer
+    build_sampler: Callable[[], TrajectorySampler] | None
+    use_gpu: bool
+    threads: int
+    wait_seconds: float
+    snapshot_interval: int
+    publish_interval: int
 
-    def state(self) -> Any: ...
 
-    def load(self, state: Any) -> None: ...
+def run_worker(arguments: dict[str, Any]) -> None:
+    """Ray Train's function on every worker; a fault that a restart would only meet again ends the
+    whole run.
+
+    Args:
+        arguments: `plan`, a list with the reference of a `WorkerPlan`.
+    """
+    plan: WorkerPlan = ray.get(arguments["plan"][0])
+    torch.set_num_threads(plan.threads)
+    hub = find_hub(plan.hub)
+    try:
+        TrainWorker(plan, hub).run()
+    except ActorDiedError:
+        # The hub is the only actor called here; without it the driver starts everything anew.
+        if not hub.is_dead():
+            raise
+    except NonFiniteError as error:
+        hub.fail(error)
+        raise
+    except TatsRayError as error:
+        failure = f"a Train worker stopped the run: {type(error).__name__}: {error}"
+        hub.fail(ComponentFailedError(failure))
+        raise
 
 
-class HubWorker(ABC):
+class TrainWorker:
     """One rank. Rank 0 publishes weights, reports and snapshots."""
 
-    def __init__(self, config: JobConfig, hub: Any, use_gpu: bool) -> None:
+    def __init__(self, plan: WorkerPlan, hub: HubClient) -> None:
         context = ray.train.get_context()
-        self._job = config
-        self.hub = hub
+        self._plan = plan
+        self._hub = hub
         self.ranks = Ranks(context.get_world_rank(), context.get_world_size())
-        self.device = ray.train.torch.get_device() if use_gpu else torch.device("cpu")
-        self.trainer = self.build_trainer()
-
-    @abstractmethod
-    def build_trainer(self) -> Trainer:
-        """The model on `device`, wrapped by `wrap`."""
-
-    @abstractmethod
-    def train_step(self, item: Any) -> None:
-        """Takes the step that an item asks for."""
-
-    @abstractmethod
-    def weights(self) -> State:
-        """What is published for others to read."""
+        device = get_device() if plan.use_gpu else torch.device("cpu")
+        self.trainer = plan.build_trainer(device=device, wrap=self._wrap)
+        self._device = device
+        self._sampler: TrajectorySampler | None = None
+        self._sampler_version = -1
 
     def run(self) -> None:
         """Continues from the newest snapshot, works until the driver ends the run."""
-        snapshot = ray.get(self.hub.newest_snapshot.remote())
+        plan = self._plan
+        snapshot = self._hub.newest_snapshot()
         if snapshot is not None:
             self.trainer.load(ray.get(snapshot.ref))
         self._publish(snapshot=False, asked=False)
         while not isinstance(item := self._next_item(), str):
-            self.train_step(item)
-            train = self._job.train
-            wanted = item.snapshot or self.trainer.step % train.snapshot_interval == 0
-            if wanted or self.trainer.step % train.publish_interval == 0:
+            self._train_step(item)
+            wanted = item.snapshot or self.trainer.step % plan.snapshot_interval == 0
+            if wanted or self.trainer.step % plan.publish_interval == 0:
                 self._publish(snapshot=wanted, asked=item.snapshot)
         self._publish(snapshot=True, asked=True)
 
-    def share(self, batch: ClipBatch) -> range:
+    def _train_step(self, item: WorkItem) -> None:
+        rows = self._rows(item.batch)
+        clips = read_remote(item.batch.rows(rows.start, rows.stop))
+        masks = None
+        if item.rollout_visible is not None:
+            mine = item.rollout_visible[rows.start : rows.stop]
+            complete = len(mine) == len(clips)
+            masks = Masks(mine, None if complete else self._policy(item.policy))
+        self.trainer.train_step(clips, masks)
+
+    def _rows(self, batch: ClipBatch) -> range:
         """Rows of a global batch that are this rank's."""
         size, rank = len(batch) // self.ranks.size, self.ranks.rank
         return range(rank * size, (rank + 1) * size)
 
-    def read_share(self, batch: ClipBatch) -> Clips:
-        """This rank's clips."""
-        rows = self.share(batch)
-        return read_remote(batch.rows(rows.start, rows.stop))
+    def _policy(self, policy: VersionedWeights | None) -> TrajectorySampler | None:
+        """The sampler with the weights of the given version."""
+        if policy is None or self._plan.build_sampler is None:
+            return None
+        if self._sampler is None:
+            self._sampler = self._plan.build_sampler().to(self._device)
+        if policy.version != self._sampler_version:
+            load_model_state(self._sampler, ray.get(policy.ref))
+            self._sampler_version = policy.version
+        return self._sampler
 
-    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+    def _wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """Makes a model data-parallel."""
         return prepare_model(model, move_to_device=False) if self.ranks.size > 1 else model
 
-    def _next_item(self) -> NumberedItem | str:
-        seconds = self._job.cluster.wait_seconds
-        item = ray.get(self.hub.item.remote(self.trainer.step, seconds))
+    def _next_item(self) -> WorkItem | str:
+        seconds = self._plan.wait_seconds
+        item = self._hub.item(self.trainer.step, seconds)
         if item is None:
             raise ComponentTimeoutError(
                 f"Train worker {self.ranks.rank} waited {seconds:g} s for work item "
@@ -111,84 +150,5 @@ class HubWorker(ABC):
         if self.ranks.rank > 0:
             return
         if snapshot:
-            ray.get(self.hub.store_snapshot.remote(self.trainer.state(), asked, reports))
-        ray.get(self.hub.publish.remote(self.trainer.step, self.weights(), reports))
-
-
-def run_worker(hub_name: str, config: JobConfig, build: Callable[[Any], HubWorker]) -> None:
-    """Runs a rank; a fault that a restart would only meet again ends the whole run.
-
-    Args:
-        build: makes the worker for the hub.
-    """
-    torch.set_num_threads(config.cluster.threads)
-    hub = ray.get_actor(hub_name)
-    try:
-        build(hub).run()
-    except ActorDiedError:
-        return  # the hub is the only actor called; without it the driver starts everything anew
-    except NonFiniteError as error:
-        ray.get(hub.fail.remote(error))
-        raise
-    except TatsRayError as error:
-        failure = f"a Train worker stopped the run: {type(error).__name__}: {error}"
-        ray.get(hub.fail.remote(ComponentFailedError(failure)))
-        raise
-
-
-class TrainRun:
-    """`TorchTrainer.fit` in a thread of the driver."""
-
-    def __init__(
-        self,
-        config: JobConfig,
-        hub_name: str,
-        storage: Path,
-        shares: dict[str, float],
-        worker: Callable[[dict[str, Any]], None],
-        **arguments: Any,
-    ) -> None:
-        """Args:
-        shares: CPUs and GPUs of one worker, by Ray's resource names.
-        worker: Ray Train's function on every worker; gets config (as a mapping), hub (its name),
-            use_gpu and `arguments`.
-        """
-        use_gpu = shares.get("GPU", 0) > 0
-        self._trainer = TorchTrainer(
-            worker,
-            train_loop_config={
-                "config": config.model_dump(),
-                "hub": hub_name,
-                "use_gpu": use_gpu,
-                **arguments,
-            },
-            torch_config=LoopbackTorchConfig() if config.cluster.mode == "local" else None,
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=config.train.workers, use_gpu=use_gpu, resources_per_worker=shares
-            ),
-            run_config=ray.train.RunConfig(
-                name=hub_name,
-                storage_path=str(storage),
-                failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
-            ),
-        )
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, seconds: float) -> bool:
-        """Waits for the run's end; false at the time limit."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    @property
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def _fit(self) -> None:
-        try:
-            self._trainer.fit()
-        except BaseException as error:
-            self.error = error
+            self._hub.store_snapshot(self.trainer.state(), asked, reports)
+        self._hub.publish(self.trainer.step, self.trainer.weights(), reports)

@@ -1,21 +1,27 @@
-"""Trials as Ray tasks; one whose process dies is begun again from its checkpoint."""
+"""Trials of a comparison as Ray tasks; one whose process dies is begun again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from tats_ray.actors.cluster import cluster_resources, start_ray
 from tats_ray.config.compare import CompareConfig
-from tats_ray.controller.trial import TrialFailure, TrialPlan, run_trial
 from tats_ray.errors import ResourceError, StorageError
-from tats_ray.evaluation.comparison import TrialResult
+
+Plan = TypeVar("Plan")
+Outcome = TypeVar("Outcome")
 
 
 def run_as_tasks(
-    config: CompareConfig, plans: list[TrialPlan]
-) -> Iterator[TrialResult | TrialFailure]:
-    """Outcomes in the order in which trials end.
+    run: Callable[[Plan], Outcome], plans: list[Plan], config: CompareConfig
+) -> Iterator[tuple[Plan, Outcome | str]]:
+    """Every plan with what `run` made of it, in the order in which trials end; with the reason
+    instead where its process was lost for good.
+
+    Args:
+        run: runs a trial in the process of a task; goes on where an earlier call was cut off.
 
     Raises:
         ResourceError: there is no cluster, or it is too small for one trial.
@@ -32,7 +38,7 @@ def run_as_tasks(
             f"{section.trial_cpus:g} and {section.trial_gpus:g}; lower compare.trial_cpus or "
             "compare.trial_gpus"
         )
-    task = ray.remote(run_trial).options(
+    task = ray.remote(run).options(
         num_cpus=section.trial_cpus,
         num_gpus=section.trial_gpus,
         max_retries=section.trial_retries,
@@ -42,12 +48,11 @@ def run_as_tasks(
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         plan = waiting.pop(done)
         try:
-            yield ray.get(done)
+            yield plan, ray.get(done)
         except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.RayTaskError) and isinstance(
-                error.cause, StorageError
-            ):
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, StorageError):
                 # The others meet the same disc; Ray would print a trace of each behind our line.
                 os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
-                raise error.cause from None
-            yield TrialFailure(plan.trial.name, str(error).strip().splitlines()[-1])
+                raise cause from None
+            yield plan, str(error).strip().splitlines()[-1]

@@ -10,10 +10,10 @@ import ray
 import ray.data
 import torch
 
+from tats_ray.actors.cluster import Resources
 from tats_ray.actors.decode_stream import process_decoder, quiet_ray_data
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import validate_as
-from tats_ray.config.shares import Shares
 from tats_ray.errors import VideoDecodeError
 from tats_ray.evaluation.multi_view import (
     TestVideo,
@@ -56,7 +56,7 @@ def score_videos_on_ray(
     videos: list[TestVideo],
     classes: int,
     weights: State,
-    shares: Shares,
+    resources: Resources,
 ) -> list[VideoScore]:
     """Scores by `train.workers` actors, in the order of the manifest."""
     quiet_ray_data()
@@ -65,14 +65,14 @@ def score_videos_on_ray(
     tasks = -(-len(items) // _VIDEOS_PER_TASK)
     dataset = (
         ray.data.from_items(items, override_num_blocks=tasks)
-        .map_batches(decode, batch_size=None, num_cpus=shares.decode_cpus)
+        .map_batches(decode, batch_size=None, num_cpus=resources.decode_cpus)
         .map_batches(
             _ScoreViews,
             fn_constructor_args=(config.model_dump(), classes, [ray.put(weights)]),
             batch_size=None,
             concurrency=config.train.workers,
-            num_cpus=shares.train_cpus,
-            num_gpus=shares.train_gpus or None,
+            num_cpus=resources.train_cpus,
+            num_gpus=resources.train_gpus or None,
         )
     )
     found = [

@@ -1,4 +1,4 @@
-"""Command lines of the jobs: `--config FILE section.key=value ... [--dry-run] [--resume]`."""
+"""What the command lines of all jobs share: arguments, threads, and faults as one line."""
 
 from __future__ import annotations
 
@@ -7,34 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from tats_ray.config import dump_config, load_config
 from tats_ray.controller.signals import StopRequest
-from tats_ray.errors import TatsRayError
-
-
-def pretrain_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/pretrain.py; returns the exit code."""
-    parser = job_parser(
-        "Pre-train a masked video autoencoder.",
-        "Running the same command again continues an unfinished run.",
-    )
-    add_resume(parser)
-    given = parser.parse_args(arguments)
-    stop = StopRequest()
-    return run_guarded(lambda: _pretrain(given, stop), stop)
-
-
-def benchmark_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/benchmark.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Time training steps in this process, without Ray."
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps per system")
-    parser.add_argument("--systems", nargs="+", default=["random", "tats"])
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    given = parser.parse_intermixed_args(arguments)
-    return run_guarded(lambda: _benchmark(given))
+from tats_ray.errors import ConfigError, TatsRayError
 
 
 def job_parser(
@@ -55,6 +29,19 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="fail unless there is a run to continue"
     )
+
+
+def require_settings(given: argparse.Namespace, example: str) -> None:
+    """A job that is given nothing says how to begin.
+
+    Args:
+        example: arguments of a small run.
+
+    Raises:
+        ConfigError: there are neither a file nor settings.
+    """
+    if given.config is None and not given.overrides:
+        raise ConfigError(f"there is nothing to run: begin with {example}; --help lists all flags")
 
 
 def use_threads(threads: int) -> None:
@@ -79,37 +66,3 @@ def run_guarded(job: Callable[[], int], stop: StopRequest | None = None) -> int:
             return 130
         sys.stdout.write("stopped as asked; the same command goes on from here\n")
         return 0
-
-
-def _pretrain(given: argparse.Namespace, stop: StopRequest) -> int:
-    config = load_config(given.config, given.overrides)
-    if given.dry_run:
-        sys.stdout.write(dump_config(config))
-        return 0
-    use_threads(config.cluster.threads)
-    stop.install()
-    from tats_ray.controller.pretrain import pretrain
-
-    pretrain(config, must_resume=given.resume, stop=stop)
-    return 0
-
-
-def _benchmark(given: argparse.Namespace) -> int:
-    configs = {
-        system: load_config(given.config, [*given.overrides, f"masking.system={system}"])
-        for system in given.systems
-    }
-    from tats_ray.evaluation.benchmark import measure_step
-    from tats_ray.models.precision import default_device
-
-    sys.stdout.write(f"device {default_device()}\n")
-    for system, config in configs.items():
-        cost = measure_step(config, given.steps)
-        memory = "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
-        sys.stdout.write(
-            f"{system:<9} {cost.clips_per_second:8.1f} clips/s  step {cost.step_seconds:.4f} s  "
-            f"masker {cost.masker_share:4.0%}  "
-            f"motion {1000 * cost.prior_seconds:.1f} ms/clip  memory {memory}  "
-            f"loss {cost.first_loss:.3f} -> {cost.last_loss:.3f}\n"
-        )
-    return 0

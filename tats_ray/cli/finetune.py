@@ -1,17 +1,21 @@
-"""Command lines of fine-tuning and of evaluating a fine-tuned run."""
+"""Command line of jobs/finetune.py: `[--config FILE] [section.key=value ...] [--resume]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from tats_ray.cli.command_line import add_resume, job_parser, run_guarded, use_threads
+from tats_ray.cli.command_line import (
+    add_resume,
+    job_parser,
+    require_settings,
+    run_guarded,
+    use_threads,
+)
 from tats_ray.config import dump_config
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as
 from tats_ray.controller.signals import StopRequest
-from tats_ray.errors import ConfigError, RunDirectoryError
 
 
 def finetune_main(arguments: list[str] | None = None) -> int:
@@ -26,23 +30,8 @@ def finetune_main(arguments: list[str] | None = None) -> int:
     return run_guarded(lambda: _finetune(given, stop), stop)
 
 
-def evaluate_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/evaluate.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate a fine-tuned run on a test manifest with several views per video."
-    )
-    parser.add_argument("run", type=Path, help="directory of a fine-tuning run")
-    parser.add_argument(
-        "rest",
-        nargs="*",
-        metavar="MANIFEST section.key=value",
-        help="test manifest (default: the run's) and changed settings, such as views.temporal=2",
-    )
-    given = parser.parse_args(arguments)
-    return run_guarded(lambda: _evaluate(given.run, given.rest))
-
-
 def _finetune(given: argparse.Namespace, stop: StopRequest) -> int:
+    require_settings(given, "python jobs/finetune.py --config configs/finetune/demo.yaml")
     config = load_as(FinetuneConfig, given.config, given.overrides)
     if given.dry_run:
         sys.stdout.write(dump_config(config))
@@ -52,26 +41,4 @@ def _finetune(given: argparse.Namespace, stop: StopRequest) -> int:
     from tats_ray.controller.finetune import finetune
 
     finetune(config, must_resume=given.resume, stop=stop)
-    return 0
-
-
-def _evaluate(run: Path, rest: list[str]) -> int:
-    given = [text for text in rest if "=" not in text]
-    if len(given) > 1:
-        raise ConfigError(f"one manifest at a time, got {' '.join(given)}")
-    if not (run / "config.yaml").is_file():
-        raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
-    overrides = [text for text in rest if "=" in text]
-    run = run.absolute()
-    place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
-    config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
-    use_threads(config.cluster.threads)
-    from tats_ray.controller.evaluate import evaluate_run
-    from tats_ray.controller.finetune import manifests
-    from tats_ray.tracking.console import say_summary
-
-    manifest = given[0] if given else manifests(config)[1]
-    if manifest is None:
-        raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
-    say_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from tats_ray.config.secrets import without_credentials
 from tats_ray.config.section import Section
@@ -14,6 +14,16 @@ class RunSection(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**31)
     output_dir: str = "runs"
+
+    @field_validator("output_dir")
+    @classmethod
+    def output_dir_is_a_folder(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError(
+                f"'{folder}' is an address; only folders are written to so far: mount the "
+                "storage and give its path"
+            )
+        return folder
 
 
 class CheckpointSection(Section):

@@ -61,6 +61,11 @@ class Config(JobConfig):
         return self.masking.learned
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps with random masks before rollouts begin."""
+        return self.masking.warmup_steps
+
+    @property
     def rollout_actors(self) -> int:
         return self.rl.env_runners if self.learns_by_rollouts else 0
 

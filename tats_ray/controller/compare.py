@@ -9,13 +9,12 @@ from pathlib import Path
 
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig, Trial
+from tats_ray.controller.benchmark import equal_cost_steps, measure_step, step_flops
 from tats_ray.controller.run_directory import read_json, write_text
 from tats_ray.controller.trial import TrialFailure, TrialPlan, read_result, run_trial
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import ComponentFailedError
-from tats_ray.evaluation.benchmark import measure_step
 from tats_ray.evaluation.comparison import Comparison, TrialResult
-from tats_ray.evaluation.cost import equal_cost_steps, step_flops
 from tats_ray.storage import writing
 from tats_ray.tracking.comparison_report import say_comparison, write_comparison
 from tats_ray.tracking.console import say
@@ -171,7 +170,10 @@ def _outcomes(
         return map(run_trial, plans)
     from tats_ray.actors.trial_tasks import run_as_tasks
 
-    return run_as_tasks(config, plans)
+    return (
+        TrialFailure(plan.trial.name, outcome) if isinstance(outcome, str) else outcome
+        for plan, outcome in run_as_tasks(run_trial, plans, config)
+    )
 
 
 def _say_result(result: TrialResult, metric: str, done: int, count: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.config.shares import Shares
 from tats_ray.controller.mlflow_link import note_synchronised, synchronise
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labels import class_index
@@ -100,9 +99,11 @@ def evaluate_classifier(
         scorer = VideoScorer(config, len(classes), weights, default_device())
         scores = score_videos(build_view_plan(config), videos, scorer)
     else:
+        from tats_ray.actors.cluster import cluster_resources, preflight
         from tats_ray.actors.view_scorers import score_videos_on_ray
 
-        scores = score_videos_on_ray(config, videos, len(classes), weights, _shares(config))
+        resources = preflight(config, *cluster_resources())
+        scores = score_videos_on_ray(config, videos, len(classes), weights, resources)
     return measure_accuracy(scores, videos, labels, classes)
 
 
@@ -126,9 +127,3 @@ def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
         file.write_text(json.dumps(content))
         save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
     return [file, picture]
-
-
-def _shares(config: FinetuneConfig) -> Shares:
-    from tats_ray.actors.cluster import cluster_resources, preflight
-
-    return preflight(config, *cluster_resources())

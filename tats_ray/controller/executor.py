@@ -1,62 +1,107 @@
-"""What the driver asks of an execution mode; serial and Ray mode run the same step functions."""
+"""Where a task runs: in this process, or on Ray. Both run the same step functions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
-from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.training.checkpoint import Storable
-from tats_ray.training.work import StepReport
+from torch import nn
 
-StateT = TypeVar("StateT", bound=Storable)
+from tats_ray.config import Config
+from tats_ray.config.job import JobConfig
+from tats_ray.data.clips import ClipBatch
+from tats_ray.data.stage import BlockPlan
+from tats_ray.rl.rollout import Rollout
+from tats_ray.training.checkpoint import Progress, RunState
+from tats_ray.training.trainer import BuildTrainer, StepReport
+
+
+class ExecutorLostError(Exception):
+    """The part died that holds a run on Ray together; another executor may continue from the newest
+    checkpoint."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        plan: the stream of clips.
+        build_model: makes the model alone, freshly initialised.
+        build_trainer: makes the model, its optimiser and its step in any process.
+        read_state: the state in a checkpoint folder.
+        rollouts: settings of the policy that rollouts train beside the model; None where there is
+            none.
+    """
+
+    settings: JobConfig
+    plan: BlockPlan
+    build_model: Callable[[], nn.Module]
+    build_trainer: BuildTrainer
+    read_state: Callable[[Path], RunState]
+    rollouts: Config | None = None
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where an executor begins.
+
+    Attributes:
+        state: None for a run from scratch.
+        quarantined: path -> reason of videos that are known to be broken.
+        storage: directory of the run for what executors keep on disk.
+    """
+
+    progress: Progress
+    state: RunState | None
+    quarantined: dict[str, str]
+    storage: Path
 
 
 @dataclass
-class Finished(Generic[StateT]):
+class Completed:
     """Steps that are done, in order, and the states that were asked for; a state comes no later
     than its step's report."""
 
     reports: list[StepReport] = field(default_factory=list)
-    states: list[StateT] = field(default_factory=list)
+    states: list[RunState] = field(default_factory=list)
 
 
-class Backend(Protocol[StateT]):
-    """Runs rounds: for pre-training rollouts and PPO for step i, then the model's step i."""
+class Executor(Protocol):
+    """Runs iterations; `step` is 0-based."""
 
-    def start(self, state: StateT | None, cursor: Cursor, first_step: int) -> None:
-        """Brings everything up, from a checkpoint's state or from scratch."""
+    def next_batch(self, step: int) -> ClipBatch:
+        """The global batch of a step, by reference; may wait for decoding."""
         ...
 
-    def next_batch(self, first: int, clips: int) -> ClipBatch:
-        """The next global batch, by reference."""
+    def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
+        """Token sets of the batch's first clips, drawn and scored; None where the step has none."""
         ...
 
-    def run_round(self, step: int, batch: ClipBatch, *, snapshot: bool) -> None:
-        """Hands in step `step` (0-based). It may finish later.
+    def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
+        """Updates the sampler on rollouts, if there are some."""
+        ...
+
+    def train(
+        self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
+    ) -> None:
+        """Submits the model's optimiser step. It may finish later.
 
         Args:
-            snapshot: whether the training state after this step is wanted.
+            snapshot: whether the state after this step is wanted.
         """
         ...
 
-    def finished(self) -> Finished[StateT]:
-        """What has finished since the last call; does not wait."""
+    def completed(self) -> Completed:
+        """What was completed since the last call; does not wait."""
         ...
 
-    def finish(self, step: int) -> Finished[StateT]:
-        """Ends after `step` steps: waits for them and returns the rest, final state included."""
+    def finish(self, step: int) -> Completed:
+        """Ends after `step` steps: waits for them and returns the rest, the last state included."""
         ...
 
-    def quarantined(self) -> dict[str, str]:
+    def quarantined(self) -> Mapping[str, str]:
         """Path -> reason of broken videos so far."""
-        ...
-
-    def is_lost(self) -> bool:
-        """Whether the part died that holds the others together; another backend may continue from
-        the newest checkpoint."""
-        ...
-
-    def close(self) -> None:
-        """Ends everything that `start` brought up; safe at any time."""
         ...

@@ -1,7 +1,8 @@
-"""A fine-tuning run: its data, its backend, and the evaluation that follows it."""
+"""Fine-tuning: its task, its data, its run, and the evaluation that follows it."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,12 @@ import torch
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.controller.evaluate import evaluate_run, synchronise_evaluation
-from tats_ray.controller.executor import Backend
+from tats_ray.controller.executor import Task
 from tats_ray.controller.mlflow_link import synchronise
-from tats_ray.controller.outputs import RunOutputs
+from tats_ray.controller.records import NoInspection
+from tats_ray.controller.run import run_task
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
-from tats_ray.controller.training_run import TrainingRun
 from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
@@ -23,9 +24,9 @@ from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.models.classifier import build_classifier
 from tats_ray.tracking.console import say, say_summary
-from tats_ray.tracking.tracker import Tracker
-from tats_ray.training.finetune_state import ClassifierState, read_classifier
-from tats_ray.training.finetune_trainer import ClassifierTrainer
+from tats_ray.training.checkpoint import RunState
+from tats_ray.training.classifier_trainer import ClassifierTrainer
+from tats_ray.training.finetune_state import read_classifier
 
 
 class LabelledData(NamedTuple):
@@ -69,7 +70,9 @@ def finetune(
                 synchronise_evaluation(config, directory, Path(data.test).stem, config.train.steps)
             return summary
         if not summary:
-            summary = FinetuneRun(config, directory, data, stop).run()
+            task = finetuning_task(config, data)
+            facts = NoInspection({"classes": len(data.classes)})
+            summary = run_task(task, directory, stop, facts)
         complete = summary["steps"] == config.train.steps
         if complete and data.test is not None and not stop.is_set:
             summary |= evaluate_run(config, directory.path, data.test)
@@ -109,51 +112,16 @@ def manifests(config: FinetuneConfig) -> tuple[str, str | None]:
     return str(made.train), test or str(made.held_out)
 
 
-class FinetuneRun(TrainingRun[ClassifierState]):
-    """One process's part of a run: from its last checkpoint to the end, or to a signal."""
+def finetuning_task(config: FinetuneConfig, data: LabelledData) -> Task:
+    """Fine-tuning on labelled videos; it has no rollouts."""
+    return Task(
+        settings=config,
+        plan=build_labelled_plan(config, data.table),
+        build_model=partial(build_classifier, config, len(data.classes)),
+        build_trainer=partial(ClassifierTrainer, config, data.classes, data.labels),
+        read_state=_read_state,
+    )
 
-    def __init__(
-        self,
-        config: FinetuneConfig,
-        directory: RunDirectory,
-        data: LabelledData,
-        stop: StopRequest,
-    ) -> None:
-        plan = build_labelled_plan(config, data.table)
-        super().__init__(config, directory, plan, RunOutputs(config, directory), stop)
-        self._config = config
-        self._data = data
 
-    def read_state(self, checkpoint: Path) -> ClassifierState:
-        return read_classifier(checkpoint)
-
-    def build_backend(self) -> Backend[ClassifierState]:
-        config, data, quarantined = self._config, self._data, self.directory.quarantine()
-        if config.cluster.mode == "serial":
-            from tats_ray.controller.finetune_serial import SerialFinetuneBackend
-
-            return SerialFinetuneBackend(config, self.plan, quarantined, data.classes, data.labels)
-        from tats_ray.actors.cluster import cluster_resources, connect, preflight, say_store
-
-        connect(config)
-        say_store(config, lambda: build_classifier(config, len(data.classes)))
-        shares = preflight(config, *cluster_resources())
-        from tats_ray.controller.finetune_ray import RayFinetuneBackend
-
-        return RayFinetuneBackend(
-            config,
-            self.plan,
-            quarantined,
-            classes=data.classes,
-            labels=data.labels,
-            shares=shares,
-            storage=self.directory.ray_train,
-        )
-
-    def summarize(
-        self, steps: int, tracker: Tracker, backend: Backend[ClassifierState]
-    ) -> dict[str, Any]:
-        return self.progress_figures(steps, tracker) | {
-            "classes": len(self._data.classes),
-            "videos_quarantined": len(backend.quarantined()),
-        }
+def _read_state(checkpoint: Path) -> RunState:
+    return RunState(read_classifier(checkpoint), None)

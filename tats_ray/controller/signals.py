@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # `timeout` and some schedulers signal a process and then its group: one wish, told twice.
 _ECHO_SECONDS = 1.0
@@ -48,6 +51,22 @@ class StopRequest:
     def interrupting(self) -> Iterator[None]:
         """A wait inside `deferring` that the first signal ends."""
         yield from self._with(False)
+
+    def unless_asked(self, wait: Callable[[], T]) -> T | None:
+        """What a wait inside `deferring` gives; None where a stop was asked for by then.
+
+        Raises:
+            KeyboardInterrupt: a second signal came.
+        """
+        if self.is_set:
+            return None
+        try:
+            with self.interrupting():
+                return wait()
+        except KeyboardInterrupt:
+            if not self.asked_once:
+                raise
+            return None
 
     def _with(self, deferred: bool) -> Iterator[None]:
         before, self._deferred = self._deferred, deferred

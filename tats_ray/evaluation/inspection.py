@@ -20,7 +20,8 @@ from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, unpatchify
-from tats_ray.training.checkpoint import TrainingState
+from tats_ray.training.checkpoint import RunState
+from tats_ray.training.mae_trainer import MAEState
 from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
@@ -52,10 +53,11 @@ class Inspection:
 class Inspector:
     """A trained state, rebuilt on the CPU of the calling process."""
 
-    def __init__(self, config: Config, state: TrainingState) -> None:
+    def __init__(self, config: Config, state: RunState) -> None:
         self.config = config
         self.mae: MaskedAutoencoder = build_mae(config.model, config.grid, config.run.seed).eval()
-        load_model_state(self.mae, state.train.mae)
+        assert isinstance(state.trainer, MAEState), "states of pre-training are inspected"
+        load_model_state(self.mae, state.trainer.mae)
         self.sampler = _sampler(config, state)
 
     @torch.no_grad()
@@ -113,7 +115,7 @@ class Inspector:
         return _enrichment(visible, clips)
 
 
-def _sampler(config: Config, state: TrainingState) -> Sampler | None:
+def _sampler(config: Config, state: RunState) -> Sampler | None:
     """The learned policy of the run, if it has one."""
     if state.policy is not None:
         sampler = build_policy(config).eval()
@@ -122,10 +124,11 @@ def _sampler(config: Config, state: TrainingState) -> Sampler | None:
     if not config.masking.joint:
         return None
     joint = AdaMAESampler(config.masking.adamae, config.model.width, config.grid).eval()
-    prefix = "sampler."
+    prefix, trainer = "sampler.", state.trainer
+    assert isinstance(trainer, MAEState), "states of pre-training are inspected"
     weights = {
         name.removeprefix(prefix): value
-        for name, value in state.train.heads.items()
+        for name, value in trainer.heads.items()
         if name.startswith(prefix)
     }
     load_model_state(joint, weights)

@@ -1,15 +1,14 @@
 """The masked autoencoder as an environment: a clip is shown, a token set is chosen, the
-reconstruction error answers. Pure PyTorch; `gym_environment` wraps it for gymnasium and RLlib."""
+reconstruction error answers. Pure PyTorch; `gym_environment` wraps it for gymnasium."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tats_ray.config import Config
+from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
-from tats_ray.models.inputs import choose_targets, clip_pixels
-from tats_ray.models.mae import MaskedAutoencoder, build_mae
+from tats_ray.models.mae import MaskedAutoencoder, target_index
 from tats_ray.models.precision import autocast
 from tats_ray.models.state import State, load_model_state
 from tats_ray.models.tokens import copy_error, reconstruction_target
@@ -23,15 +22,19 @@ class ReconstructionEnvironment:
     """
 
     def __init__(
-        self, config: Config, device: torch.device, mae: MaskedAutoencoder | None = None
+        self, mae: MaskedAutoencoder, inputs: ClipInputs, *, precision: str, copy_clipped: bool
     ) -> None:
-        """Args: mae: the autoencoder to ask; by default the environment has its own."""
-        self.config = config
-        self.device = device
-        if mae is None:
-            mae = build_mae(config.model, config.grid, config.run.seed).to(device)
-        self.mae = mae.eval()
+        """Args:
+        mae: the autoencoder to ask, on the device to compute on.
+        precision: as `train.precision`.
+        copy_clipped: whether errors are bounded by that of copying the token over time.
+        """
+        self.mae = mae
+        self.inputs = inputs
+        self.precision = precision
+        self.device = next(mae.parameters()).device
         self.version = 0
+        self._copy_clipped = copy_clipped
         self._patches: Tensor | None = None
         self._first = 0
 
@@ -43,9 +46,9 @@ class ReconstructionEnvironment:
     @torch.no_grad()
     def observe(self, clips: Clips) -> Tensor:
         """Shows clips; returns their patch tokens, the policy's state: [B, N, d]."""
-        self._patches = self.mae.patches(clip_pixels(self.config, clips, self.device))
+        self._patches = self.mae.patches(self.inputs.pixels(clips, self.device))
         self._first = clips.first
-        with autocast(self.config.train.precision, self.device):
+        with autocast(self.precision, self.device):
             return self.mae.patch_embedding(self._patches)
 
     @torch.no_grad()
@@ -54,22 +57,25 @@ class ReconstructionEnvironment:
 
         Args:
             visible: int64 [B, k], distinct per row.
-            draw: which draw of the clip this is (chooses the predicted subset).
+            draw: number of the token set among those of the clip; it chooses the predicted subset.
 
         Returns:
-            targets int64 [B, q], the predicted masked tokens, and error float32 [B, q]; with
-            `rl.reward=beyond_copy` at most the error of copying the token over time.
+            targets int64 [B, q], the predicted masked tokens, and error float32 [B, q].
         """
         assert self._patches is not None, "observe comes first"
-        targets = choose_targets(self.config, visible, self._first, draw)
-        with autocast(self.config.train.precision, self.device):
+        inputs = self.inputs
+        noise = inputs.target_noise(self._first, len(visible), visible.device, draw)
+        targets = target_index(visible, inputs.grid.tokens, inputs.targets, noise)
+        self.mae.eval()
+        with autocast(self.precision, self.device):
             error = self.mae(self._patches, visible.sort(dim=1).values, targets).error
-        if self.config.rl.reward == "beyond_copy":
+        if self._copy_clipped:
             error = torch.minimum(error, self._copy_error(self._patches).gather(1, targets))
         return targets, error
 
     def _copy_error(self, patches: Tensor) -> Tensor:
         """Error of copying each token from the slice before or after, float32 [B, N]."""
-        tokens = torch.arange(self.config.grid.tokens, device=patches.device)
+        grid = self.inputs.grid
+        tokens = torch.arange(grid.tokens, device=patches.device)
         pixels = self.mae.predicted_pixels(patches, tokens.expand(len(patches), -1))
-        return copy_error(reconstruction_target(pixels, self.config.model.target), self.config.grid)
+        return copy_error(reconstruction_target(pixels, self.mae.section.target), grid)

@@ -10,36 +10,37 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from tats_ray.config import Config
+from tats_ray.config.geometry import TokenGrid
 from tats_ray.data.clips import Clips
 from tats_ray.rl.environment import ReconstructionEnvironment
 
 
-def observation_space(config: Config) -> gym.spaces.Box:
-    """Patch tokens of one clip, float32 [N, d]."""
-    shape = (config.grid.tokens, config.model.width)
-    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+def observation_space(grid: TokenGrid, width: int) -> gym.spaces.Box:
+    """Patch tokens of one clip, float32 [N, width]."""
+    return gym.spaces.Box(-np.inf, np.inf, (grid.tokens, width), np.float32)
 
 
-def action_space(config: Config) -> gym.spaces.MultiDiscrete:
-    """Ordered index set of the k visible tokens (they must be distinct)."""
-    return gym.spaces.MultiDiscrete([config.grid.tokens] * config.visible)
+def action_space(grid: TokenGrid, visible: int) -> gym.spaces.MultiDiscrete:
+    """Ordered index set of the visible tokens (they must be distinct)."""
+    return gym.spaces.MultiDiscrete([grid.tokens] * visible)
 
 
-class MaskingVectorEnv(ReconstructionEnvironment, VectorEnv):
+class MaskingVectorEnv(VectorEnv):
     """One-step episodes over a batch of clips: an observation is a clip, an action a token set.
 
     `reset(options={"clips": Clips})` shows clips; `step(visible)` ends all episodes with the
-    reward `rl.reward_sign` x mean error, and gives targets and per-token errors in `infos`.
-    Observations and actions are batched tensors on the environment's device.
+    reward sign x mean error, and gives targets and per-token errors in `infos`. Observations and
+    actions are batched tensors on the environment's device.
     """
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        super().__init__(config, device)
+    def __init__(self, environment: ReconstructionEnvironment, reward_sign: int) -> None:
+        self.environment = environment
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        self.single_observation_space = observation_space(config)
-        self.single_action_space = action_space(config)
+        inputs, width = environment.inputs, environment.mae.section.width
+        self.single_observation_space = observation_space(inputs.grid, width)
+        self.single_action_space = action_space(inputs.grid, inputs.visible)
         self.num_envs = 0
+        self._reward_sign = reward_sign
         self._tokens: Tensor | None = None
 
     def reset(
@@ -48,21 +49,20 @@ class MaskingVectorEnv(ReconstructionEnvironment, VectorEnv):
         clips = (options or {}).get("clips")
         if not isinstance(clips, Clips):
             raise ValueError("reset needs the clips to show: options={'clips': Clips(...)}")
-        self._tokens = self.observe(clips)
+        self._tokens = self.environment.observe(clips)
         self.num_envs = len(clips)
-        self.observation_space = gym.vector.utils.batch_space(
-            self.single_observation_space, self.num_envs
-        )
-        self.action_space = gym.vector.utils.batch_space(self.single_action_space, self.num_envs)
+        batch_space = gym.vector.utils.batch_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         return self._tokens, {}
 
     def step(
         self, actions: Tensor | np.ndarray
     ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         assert self._tokens is not None, "reset comes first"
-        visible = torch.as_tensor(actions, dtype=torch.int64, device=self.device)
-        targets, error = self.score(visible)
-        reward = self.config.rl.reward_sign * error.mean(dim=1)
+        visible = torch.as_tensor(actions, dtype=torch.int64, device=self.environment.device)
+        targets, error = self.environment.score(visible)
+        reward = self._reward_sign * error.mean(dim=1)
         done = np.ones(self.num_envs, dtype=bool)
         infos = {"targets": targets, "error": error}
         return self._tokens, reward.double().cpu().numpy(), done, ~done, infos

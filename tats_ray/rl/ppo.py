@@ -18,7 +18,7 @@ class PPOBatch(NamedTuple):
     """Rollouts as the learner sees them; rows are clips."""
 
     tokens: Tensor  # [B, N, d], patch tokens of the autoencoder that scored them
-    log_policy: Tensor  # float32 [B, N], the policy that drew
+    old_log_probs: Tensor  # float32 [B, N], of the policy that drew
     visible: Tensor  # int64 [B, D, k], as drawn
     targets: Tensor  # int64 [B, D, q]
     advantage: Tensor  # float32 [B, D, q] or [B, D]
@@ -26,7 +26,7 @@ class PPOBatch(NamedTuple):
 
 
 class PPOLoss(NamedTuple):
-    """Total loss and the figures that show PPO's health; all are scalars on the device."""
+    """Total loss and the metrics that show PPO's health; all are scalars on the device."""
 
     total: Tensor
     policy: Tensor
@@ -46,7 +46,7 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
     set, through the mean log-probability of its members or of its picks.
     """
     old_log, new_log = (
-        _action_log_prob(policy, batch, section) for policy in (batch.log_policy, new.log_probs)
+        _action_log_prob(policy, batch, section) for policy in (batch.old_log_probs, new.log_probs)
     )
     log_ratio = (new_log - old_log).clamp(-section.log_ratio_limit, section.log_ratio_limit)
     ratio = log_ratio.exp()
@@ -65,17 +65,17 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
     return PPOLoss(total, policy, value, entropy, kl, clip_fraction, ratio.detach().amax())
 
 
-def _action_log_prob(log_policy: Tensor, batch: PPOBatch, section: RLSection) -> Tensor:
+def _action_log_prob(log_probs: Tensor, batch: PPOBatch, section: RLSection) -> Tensor:
     """Log-probability that carries the advantage: [B, D, q] per token, [B, D] per set."""
     if section.credit == "per_token":
-        return gather_log_probs(log_policy, batch.targets)
+        return gather_log_probs(log_probs, batch.targets)
     if section.set_log_prob == "plackett_luce":
-        return plackett_luce_log_prob(log_policy, batch.visible).mean(dim=2)
-    members = batch.visible if section.action_set == "visible" else _masked(batch, log_policy)
-    return set_log_prob(log_policy, members)
+        return plackett_luce_log_prob(log_probs, batch.visible).mean(dim=2)
+    members = batch.visible if section.action_set == "visible" else _masked(batch, log_probs)
+    return set_log_prob(log_probs, members)
 
 
-def _masked(batch: PPOBatch, log_policy: Tensor) -> Tensor:
+def _masked(batch: PPOBatch, log_probs: Tensor) -> Tensor:
     draws = batch.visible.shape[1]
-    masked = masked_index(batch.visible.flatten(0, 1), log_policy.shape[1])
+    masked = masked_index(batch.visible.flatten(0, 1), log_probs.shape[1])
     return masked.unflatten(0, (-1, draws))

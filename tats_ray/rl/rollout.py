@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.masking.selection import draw_without_replacement
-from tats_ray.models.inputs import mask_noise
 from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.sampler import Sampler
 from tats_ray.rl.environment import ReconstructionEnvironment
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a rollout actor returns: indices and numbers, never pixels.
+    """What a rollout worker returns: indices and numbers, never pixels.
 
     Attributes:
         first: run-wide index of the first clip.
@@ -29,7 +27,7 @@ class Rollout:
         visible: int64 [B, D, k], as drawn.
         targets: int64 [B, D, q], predicted masked tokens.
         error: float32 [B, D, q], their reconstruction errors.
-        log_policy: float32 [B, N], the policy's log-probabilities.
+        old_log_probs: float32 [B, N], log-probabilities of the policy that drew.
     """
 
     first: int
@@ -38,13 +36,13 @@ class Rollout:
     visible: np.ndarray
     targets: np.ndarray
     error: np.ndarray
-    log_policy: np.ndarray
+    old_log_probs: np.ndarray
 
     def __len__(self) -> int:
         return len(self.visible)
 
-    def error_figures(self) -> dict[str, float]:
-        """The mean error as a figure; none where an error is not finite."""
+    def error_metrics(self) -> dict[str, float]:
+        """The mean error by its metric's name; empty where an error is not finite."""
         mean = float(self.error.mean())
         return {"rollout/error": mean} if math.isfinite(mean) else {}
 
@@ -56,24 +54,28 @@ class Rollout:
             visible=self.visible[start:stop],
             targets=self.targets[start:stop],
             error=self.error[start:stop],
-            log_policy=self.log_policy[start:stop],
+            old_log_probs=self.old_log_probs[start:stop],
         )
 
 
 def collect_rollout(
-    config: Config,
     environment: ReconstructionEnvironment,
-    sampler: TrajectorySampler,
+    sampler: Sampler,
     clips: Clips,
+    *,
     policy_version: int,
+    draws: int,
 ) -> Rollout:
-    """Scores `rl.draws_per_clip` token sets of each clip."""
+    """Draws `draws` token sets of each clip with the clips' own seeded noise, and scores them."""
     tokens = environment.observe(clips)
-    with torch.no_grad(), autocast(config.train.precision, environment.device):
-        log_policy = sampler.log_probs(tokens)
-    draws = range(config.rl.draws_per_clip)
-    visible = [draw_tokens(config, log_policy, clips.first, draw) for draw in draws]
-    scored = [environment.score(chosen, draw) for draw, chosen in enumerate(visible)]
+    inputs, device = environment.inputs, environment.device
+    with torch.no_grad(), autocast(environment.precision, device):
+        log_probs = sampler.log_probs(tokens)
+    visible, scored = [], []
+    for draw in range(draws):
+        noise = inputs.mask_noise(clips.first, len(clips), device, draw)
+        visible.append(draw_without_replacement(log_probs, noise, inputs.visible))
+        scored.append(environment.score(visible[-1], draw))
     return Rollout(
         first=clips.first,
         policy_version=policy_version,
@@ -81,27 +83,20 @@ def collect_rollout(
         visible=_stack(visible),
         targets=_stack([targets for targets, _ in scored]),
         error=_stack([error for _, error in scored]),
-        log_policy=log_policy.cpu().numpy(),
+        old_log_probs=log_probs.cpu().numpy(),
     )
 
 
-def draw_tokens(config: Config, log_policy: Tensor, first: int, draw: int) -> Tensor:
-    """Visible tokens of one draw, int64 [B, k], with the clips' own seeded noise."""
-    noise = mask_noise(config, first, len(log_policy), log_policy.device, draw)
-    return draw_without_replacement(log_policy, noise, config.visible)
-
-
-def join_rollouts(parts: list[Rollout]) -> Rollout:
-    """Consecutive rollouts of one round as one; all must be of the same versions."""
-    head = parts[0]
-    versions = {(part.policy_version, part.mae_version) for part in parts}
-    assert len(versions) == 1, f"rollouts of one round have versions {sorted(versions)}"
+def join_rollouts(chunks: list[Rollout]) -> Rollout:
+    """Consecutive rollouts of one iteration as one; all must be of the same versions."""
+    versions = {(chunk.policy_version, chunk.mae_version) for chunk in chunks}
+    assert len(versions) == 1, f"rollouts of one iteration have versions {sorted(versions)}"
     return replace(
-        head,
-        visible=np.concatenate([part.visible for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-        error=np.concatenate([part.error for part in parts]),
-        log_policy=np.concatenate([part.log_policy for part in parts]),
+        chunks[0],
+        visible=np.concatenate([chunk.visible for chunk in chunks]),
+        targets=np.concatenate([chunk.targets for chunk in chunks]),
+        error=np.concatenate([chunk.error for chunk in chunks]),
+        old_log_probs=np.concatenate([chunk.old_log_probs for chunk in chunks]),
     )
 
 

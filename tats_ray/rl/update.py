@@ -1,47 +1,71 @@
-"""A PPO update of the sampler: what RLlib's Learner does, as plain functions that it shares."""
+"""The PPO update of the sampler: one function for RLlib's Learner and for serial mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config import Config
-from tats_ray.data.clips import Clips
-from tats_ray.models.inputs import clip_pixels
-from tats_ray.models.mae import PatchEmbedding
+from tats_ray.config.rl import RLSection
+from tats_ray.models.nonfinite import Fault, locate, spread
+from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import TrajectorySampler
-from tats_ray.models.tokens import patchify
+from tats_ray.models.ranks import ALONE, Ranks
+from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
 from tats_ray.rl.ppo import PPOBatch, PPOLoss, ppo_loss
 from tats_ray.rl.reward import compute_advantages
 from tats_ray.rl.rollout import Rollout
 
+Policy = Callable[[Tensor], PolicyOutput]  # patch tokens [B, N, d] -> log-probs and value
 
-@torch.no_grad()
-def patch_tokens(
-    config: Config, embedding: PatchEmbedding, clips: Clips, device: torch.device
-) -> Tensor:
-    """The policy's state of each clip, [B, N, d]: computed once, reused over the epochs."""
-    pixels = clip_pixels(config, clips, device)
-    with autocast(config.train.precision, device):
-        return embedding(patchify(pixels, config.model.tubelet, config.model.patch))
+
+@dataclass(frozen=True)
+class UpdateTrace:
+    """What the minibatches of one update left on the device, one entry per minibatch."""
+
+    losses: list[PPOLoss]
+    norms: list[Tensor]  # of the gradient before clipping
+    own_faults: list[Tensor]  # as `GuardedOptimizer.own_fault`
+
+
+@dataclass(frozen=True)
+class UpdateSummary:
+    """Metrics by name, and what was left out of the update because it was not finite."""
+
+    metrics: dict[str, float]
+    skipped: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class UpdatePlace:
+    """Which update this is: 0-based step of the run, and this rank's clips, int64 [b]."""
+
+    step: int
+    clips: np.ndarray
+    ranks: Ranks = ALONE
 
 
 @torch.no_grad()
 def build_ppo_batch(
-    config: Config, sampler: TrajectorySampler, tokens: Tensor, rollout: Rollout
+    sampler: TrajectorySampler, tokens: Tensor, rollout: Rollout, section: RLSection, precision: str
 ) -> PPOBatch:
-    """Rollout numbers on the device, with advantages against the critic as it is now."""
+    """A rollout's numbers on the device, with advantages against the critic as it is now.
+
+    Args:
+        tokens: [B, N, d], the policy's state of the clips.
+    """
     device = tokens.device
-    with autocast(config.train.precision, device):
+    with autocast(precision, device):
         value = sampler.value(tokens)
     error = torch.from_numpy(rollout.error).to(device)
-    advantages = compute_advantages(error, value, config.rl)
+    advantages = compute_advantages(error, value, section)
     return PPOBatch(
         tokens=tokens,
-        log_policy=torch.from_numpy(rollout.log_policy).to(device),
+        old_log_probs=torch.from_numpy(rollout.old_log_probs).to(device),
         visible=torch.from_numpy(rollout.visible).to(device),
         targets=torch.from_numpy(rollout.targets).to(device),
         advantage=advantages.advantage,
@@ -49,16 +73,82 @@ def build_ppo_batch(
     )
 
 
-def policy_loss(config: Config, sampler: torch.nn.Module, batch: PPOBatch) -> PPOLoss:
-    """Forward and loss of one minibatch."""
-    with autocast(config.train.precision, batch.tokens.device):
-        output = sampler(batch.tokens)
-    return ppo_loss(output, batch, config.rl)
+def ppo_update(
+    policy: Policy,
+    optimizer: GuardedOptimizer,
+    batch: PPOBatch,
+    section: RLSection,
+    *,
+    minibatch_clips: int,
+) -> UpdateTrace:
+    """`rl.epochs` passes over the batch in contiguous minibatches; nothing synchronises.
+
+    Args:
+        policy: the sampler; data-parallel where several learners update together, each on its own
+            minibatches.
+        minibatch_clips: clips of one minibatch of this learner.
+    """
+    trace = UpdateTrace([], [], [])
+    for minibatch in _minibatches(batch, section.epochs, minibatch_clips):
+        loss = ppo_loss(policy(minibatch.tokens), minibatch, section)
+        optimizer.zero_grad()
+        spread(loss.total).backward()
+        trace.norms.append(optimizer.step(section.lr))
+        trace.own_faults.append(optimizer.own_fault)
+        trace.losses.append(PPOLoss(*(part.detach() for part in loss)))
+    return trace
 
 
-def minibatches(config: Config, batch: PPOBatch) -> Iterator[PPOBatch]:
-    """Contiguous minibatches over `rl.epochs` epochs, in order, as RLlib's learner cuts them."""
-    size = config.learner_minibatch_clips
-    for _ in range(config.rl.epochs):
+def read_update(
+    trace: UpdateTrace, optimizer: GuardedOptimizer, place: UpdatePlace
+) -> UpdateSummary:
+    """Means over the minibatches (largest ratio: maximum), read from the device at once; all ranks
+    call it after the same update.
+
+    Raises:
+        NonFiniteError: more than `train.skip_nonfinite` gradients of the run were not finite; from
+            the one too many on, the sampler has not changed.
+    """
+    table = torch.stack([torch.stack(list(loss)) for loss in trace.losses])
+    head = torch.cat([table.mean(dim=0), table[:, -1].amax()[None]])
+    values = torch.cat([head, torch.stack(trace.norms)]).tolist()
+    good = [math.isfinite(norm) for norm in values[len(head) :]]
+    metrics = _named(values[: len(head)])
+    skipped = []
+    if not all(good):
+        own = torch.stack(trace.own_faults).amax()
+        fault = _describe(metrics, place, own)
+        skipped = [optimizer.skip(fault, good.count(False), _REMEDY)]
+        rest = table[good]
+        mean = torch.cat([rest.mean(dim=0), rest[:, -1].amax()[None]]) if len(rest) else None
+        metrics = {} if mean is None else _named(mean.tolist())
+    if optimizer.skip_limit:
+        metrics["ppo/skipped_updates"] = float(optimizer.skipped)
+    return UpdateSummary(metrics, skipped)
+
+
+_REMEDY = "lower rl.lr or rl.log_ratio_limit, or let train.skip_nonfinite such updates be left out"
+
+
+def _minibatches(batch: PPOBatch, epochs: int, size: int) -> Iterator[PPOBatch]:
+    for _ in range(epochs):
         for start in range(0, len(batch.tokens), size):
             yield PPOBatch(*(column[start : start + size] for column in batch))
+
+
+def _describe(metrics: dict[str, float], place: UpdatePlace, own: Tensor) -> Fault:
+    """The minibatches that were left out, with the learners and clips that they came from."""
+    learners, clips = locate(place.ranks, own, place.clips)
+    where = f", PPO learner {', '.join(map(str, learners))}" if place.ranks.size > 1 else ""
+    return Fault(
+        f"step {place.step + 1}{where}: PPO's gradient or loss is not finite (policy loss "
+        f"{metrics['ppo/policy']:.3g}, value loss {metrics['ppo/value']:.3g}, largest ratio "
+        f"{metrics['ppo/ratio_max']:.3g})",
+        clips,
+    )
+
+
+def _named(values: list[float]) -> dict[str, float]:
+    """Means in the order of `PPOLoss`, then the largest ratio."""
+    metrics = dict(zip(PPOLoss._fields, values[:-1], strict=True)) | {"ratio_max": values[-1]}
+    return {f"ppo/{name}": value for name, value in metrics.items()}

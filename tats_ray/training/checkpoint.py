@@ -11,7 +11,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,9 +20,10 @@ from safetensors.numpy import load_file, save_file
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
-from tats_ray.rl.versions import PolicyState
+from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
-from tats_ray.training.work import TrainState
+from tats_ray.training.mae_trainer import MAEState
+from tats_ray.training.trainer import TrainerState
 
 FORMAT = 1
 _PREFIX = "step_"
@@ -30,53 +31,29 @@ _BEFORE = ".before"  # a checkpoint that makes place for one of the same step
 _MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
 
 
-class Storable(Protocol):
+@dataclass(frozen=True)
+class RunState:
     """Everything that learns in a run, after the same number of steps."""
+
+    trainer: TrainerState
+    policy: PolicyState | None  # None where no rollouts train one
 
     @property
     def step(self) -> int:
         """Finished steps."""
-        ...
+        return self.trainer.step
 
     @property
     def policy_version(self) -> int:
         """PPO updates so far."""
-        ...
-
-    def files(self) -> dict[str, State]:
-        """Tensors by the name of their safetensors file."""
-        ...
-
-    def documents(self) -> dict[str, Any]:
-        """Plain values by the name of their JSON file."""
-        ...
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Autoencoder and policy."""
-
-    train: TrainState
-    policy: PolicyState | None  # None for fixed maskers
-
-    @property
-    def step(self) -> int:
-        return self.train.step
-
-    @property
-    def policy_version(self) -> int:
         return 0 if self.policy is None else self.policy.version
 
     def files(self) -> dict[str, State]:
-        files = {"mae": self.train.mae, "mae_optimizer": self.train.optimizer}
-        if self.train.heads:
-            files["heads"] = self.train.heads
+        """Tensors by the name of their safetensors file."""
+        files = self.trainer.files()
         if self.policy is not None:
             files |= {"sampler": self.policy.sampler, "sampler_optimizer": self.policy.optimizer}
         return files
-
-    def documents(self) -> dict[str, Any]:
-        return {}
 
 
 @dataclass(frozen=True)
@@ -98,7 +75,7 @@ class Progress:
     interval: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
-def write_checkpoint(folder: Path, state: Storable, progress: Progress, keep: int) -> Path:
+def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: int) -> Path:
     """Writes `step_<n>` and removes all but the newest `keep`.
 
     Raises:
@@ -122,10 +99,10 @@ def write_checkpoint(folder: Path, state: Storable, progress: Progress, keep: in
     return final
 
 
-def _write_files(folder: Path, state: Storable, progress: Progress) -> None:
+def _write_files(folder: Path, state: RunState, progress: Progress) -> None:
     for name, tensors in state.files().items():
         save_file(tensors, folder / f"{name}.safetensors")
-    for name, content in state.documents().items():
+    for name, content in state.trainer.documents().items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2))
     text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
     (folder / "progress.json").write_text(text)
@@ -201,8 +178,8 @@ def read_progress(path: Path) -> Progress:
     return progress
 
 
-def read_state(path: Path) -> TrainingState:
-    """Weights and optimisers.
+def read_state(path: Path) -> RunState:
+    """State of a pre-training run.
 
     Raises:
         CheckpointError: names the file and the fault; nothing in it is executed.
@@ -212,15 +189,15 @@ def read_state(path: Path) -> TrainingState:
     optimizer = read_tensors(path, "mae_optimizer")
     if progress.step and not optimizer:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
-    train = TrainState(progress.step, read_tensors(path, "mae"), heads, optimizer)
+    trainer = MAEState(progress.step, read_tensors(path, "mae"), heads, optimizer)
     if not (path / "sampler.safetensors").exists():
-        return TrainingState(train, None)
+        return RunState(trainer, None)
     policy = PolicyState(
         progress.policy_version,
         read_tensors(path, "sampler"),
         read_tensors(path, "sampler_optimizer"),
     )
-    return TrainingState(train, policy)
+    return RunState(trainer, policy)
 
 
 def read_tensors(path: Path, name: str) -> State:

@@ -33,10 +33,6 @@ class ClassifierState:
     weights: State
     optimizer: State
 
-    @property
-    def policy_version(self) -> int:
-        return 0
-
     def files(self) -> dict[str, State]:
         return {"classifier": self.weights, "classifier_optimizer": self.optimizer}
 

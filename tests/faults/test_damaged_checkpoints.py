@@ -24,11 +24,11 @@ from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError, RunDirectoryError, TatsRayError
 from tats_ray.models.official import load_official, read_official
-from tats_ray.rl.serial_learner import SerialActorLearner
-from tats_ray.training.checkpoint import Progress, TrainingState, read_state, write_checkpoint
-from tats_ray.training.trainer import MAETrainer
-from tests.conftest import random_clips, tiny_config
+from tats_ray.training.checkpoint import Progress, read_state, write_checkpoint
+from tats_ray.training.mae_trainer import MAETrainer
+from tests.conftest import tiny_config
 from tests.finetuning import TINY_FINETUNE
+from tests.iterations import Training
 
 CPU = torch.device("cpu")
 QUIET = "tracking.mlflow=false"
@@ -49,13 +49,7 @@ def _config(run):
 @pytest.fixture(scope="module")
 def trained():
     config = tiny_config()
-    trainer = MAETrainer(config, CPU)
-    learner = SerialActorLearner(config, CPU, trainer.mae)
-    for step in range(2):
-        clips = random_clips(config, 8, first=8 * step)
-        rollout, _ = learner.run_round(clips, step)
-        trainer.train_step(clips, torch.from_numpy(rollout.visible[:, 0]))
-    return TrainingState(trainer.state(), learner.state())
+    return Training(config).after(2)
 
 
 @pytest.fixture

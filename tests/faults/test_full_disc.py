@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tats_ray.training.work import TrainState
 
 from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.config.compare import CompareSection
@@ -31,12 +32,11 @@ from tats_ray.tracking.interval import Record
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
 from tats_ray.training.checkpoint import (
     Progress,
-    TrainingState,
+    RunState,
     checkpoints,
     read_state,
     write_checkpoint,
 )
-from tats_ray.training.work import TrainState
 from tests.conftest import tiny_config
 
 VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint
 def _state(step):
     rng = np.random.default_rng(step)
     weights = {"w": rng.random((100, 100))}
-    return TrainingState(TrainState(step, weights, {}, {"w/step": np.ones(())}), None)
+    return RunState(TrainState(step, weights, {}, {"w/step": np.ones(())}), None)
 
 
 def _checkpoint(folder, step=1):
@@ -172,14 +172,14 @@ def test_the_last_checkpoint_stays_and_loads(disc_of):
     found = checkpoints(disc.path / "checkpoints")
     assert [path.name for path in found] == ["step_00000001", "step_00000002"]
     assert (found[-1] / "mae.safetensors").read_bytes() == wanted
-    assert read_state(found[-1]).train.step == 2
+    assert read_state(found[-1]).trainer.step == 2
     assert sorted(path.name for path in (disc.path / "checkpoints").iterdir()) == [
         "step_00000001", "step_00000002",
     ]  # fmt: skip
     disc.free()
     _checkpoint(disc.path, 2)
     _checkpoint(disc.path, 3)
-    assert read_state(checkpoints(disc.path / "checkpoints")[-1]).train.step == 3
+    assert read_state(checkpoints(disc.path / "checkpoints")[-1]).trainer.step == 3
 
 
 def test_records_before_the_full_disc_are_whole(disc_of):

@@ -44,7 +44,7 @@ def test_a_disc_that_fills_up_costs_one_line_and_no_checkpoint(whole, synthetic,
     assert "free some space there" in message
     found = checkpoints(run.path / "checkpoints")
     assert 1 <= len(found) < STEPS
-    assert read_state(found[-1]).train.step == len(found)
+    assert read_state(found[-1]).trainer.step == len(found)
     disc.resize(32 * _size_kib(whole))
     run.finish("--resume")
     assert run.summary()["resumed_from"] == len(found)

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.conftest import tiny_config
+from tests.iterations import drive, drive_serially, pretraining, ray_executor, starting_point
 from tests.processes import workers
-from tests.rounds import drive, ray_backend, serial_backend
 
 STEPS = int(os.environ.get("TATS_RAY_KILLER_STEPS", "600"))
 EVERY = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "15"))  # between two kills
@@ -63,13 +63,13 @@ def test_a_killer_changes_nothing(synthetic, tmp_path):
         "rl.rollout_clips=2", "rl.max_runner_restarts=1000", "train.max_failures=1000",
         "data.prefetch_blocks=2",
     )  # fmt: skip
-    _, wanted, cursor = drive(serial_backend(config, synthetic.train), config, STEPS)
-    backend = ray_backend(config, synthetic.train, tmp_path)
+    _, wanted, cursor = drive_serially(config, synthetic.train, STEPS)
+    opening = ray_executor(pretraining(config, synthetic.train), starting_point(tmp_path))
     killer = Killer()
     killer.start()
     started = time.monotonic()
     try:
-        reports, got, after = drive(backend, config, STEPS)
+        reports, got, after = drive(opening, STEPS)
     finally:
         killer.done.set()
         killer.join()
@@ -78,7 +78,7 @@ def test_a_killer_changes_nothing(synthetic, tmp_path):
     assert list(reports) == list(range(1, STEPS + 1))
     assert after == cursor
     for part in ("mae", "optimizer"):
-        for name, value in getattr(wanted[STEPS].train, part).items():
-            assert np.array_equal(getattr(got[STEPS].train, part)[name], value), name
+        for name, value in getattr(wanted[STEPS].trainer, part).items():
+            assert np.array_equal(getattr(got[STEPS].trainer, part)[name], value), name
     for name, value in wanted[STEPS].policy.sampler.items():
         assert np.array_equal(got[STEPS].policy.sampler[name], value), name

@@ -10,8 +10,8 @@ import pytest
 
 from tats_ray.errors import ComponentFailedError
 from tats_ray.tracking.metrics_file import read_records
+from tests.iterations import drive_on_ray
 from tests.processes import LOOPBACK, listening, wait_for, workers
-from tests.rounds import drive_on_ray
 from tests.runs.command import Run
 
 pytestmark = pytest.mark.faults
@@ -24,8 +24,8 @@ LEARNER = "_WrappedExecutable"  # RLlib's name for a remote learner
 def test_a_lost_learner_goes_on_from_the_state_that_was_kept(synthetic, tmp_path):
     seen, addresses = [], set()
 
-    def between(backend, step):
-        seen.append(backend._algorithm.policy.version)
+    def between(executor, step):
+        seen.append(executor.algorithm.policy.version)
         if step in (7, 15):
             (learner,) = workers(LEARNER)
             learner.kill()
@@ -50,7 +50,7 @@ def test_a_lost_learner_goes_on_from_the_state_that_was_kept(synthetic, tmp_path
 
 @pytest.mark.usefixtures("cluster")
 def test_a_learner_that_is_lost_too_often_ends_the_run_with_the_cause(synthetic, tmp_path):
-    def between(backend, step):
+    def between(executor, step):
         if step > 2:
             workers(LEARNER)[0].kill()
 
@@ -64,7 +64,7 @@ def test_a_learner_that_is_lost_too_often_ends_the_run_with_the_cause(synthetic,
 def test_killed_decode_workers_change_nothing(synthetic, tmp_path):
     killed = []
 
-    def between(backend, step):
+    def between(executor, step):
         if step % 4 == 1:
             for process in workers("MapBatches"):
                 process.kill()
@@ -75,8 +75,8 @@ def test_killed_decode_workers_change_nothing(synthetic, tmp_path):
     _, got, after = drive_on_ray(synthetic, tmp_path / "killed", STEPS, *lockstep, between=between)
     assert killed
     assert after == cursor
-    for name, value in wanted[STEPS].train.mae.items():
-        assert np.array_equal(got[STEPS].train.mae[name], value), name
+    for name, value in wanted[STEPS].trainer.mae.items():
+        assert np.array_equal(got[STEPS].trainer.mae[name], value), name
 
 
 def test_a_killed_hub_costs_the_steps_behind_the_last_checkpoint(synthetic, tmp_path):

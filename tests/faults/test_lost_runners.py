@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from tats_ray.errors import ComponentFailedError
+from tests.iterations import drive_on_ray
 from tests.processes import later, workers
-from tests.rounds import drive_on_ray
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
@@ -28,8 +28,8 @@ class _Watch:
         self.lost_at = self.back_at = None
         self.versions = []
 
-    def __call__(self, backend, step):
-        group = backend._algorithm.env_runner_group
+    def __call__(self, executor, step):
+        group = executor.algorithm.env_runner_group
         if step == self._after:
             self._act()
             self.lost_at = time.monotonic()
@@ -110,13 +110,13 @@ def test_actors_that_always_die_end_the_run_with_the_cause(synthetic, tmp_path):
                 victim.send_signal(signal.SIGKILL)
             later(0.2, kill_all)
 
-    def between(backend, step):
+    def between(executor, step):
         if step == 2:
             kill_all()
 
     try:
         with pytest.raises(
-            ComponentFailedError, match=r"rollouts keep failing: rollout actor \d: .*"
+            ComponentFailedError, match=r"rollouts keep failing: rollout worker \d: .*"
         ):
             drive_on_ray(synthetic, tmp_path, 30, *TWO, "rl.max_runner_restarts=2", between=between)
     finally:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from tats_ray.controller import finetune_ray, ray_backend
 from tats_ray.controller.finetune import read_data
+from tats_ray.controller.loop import run_iterations
 from tats_ray.controller.pretrain import pretrain
-from tats_ray.data.clips import Cursor
 from tats_ray.errors import NonFiniteError
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
+from tats_ray.training.classifier_trainer import ClassifierTrainer
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 from tests.finetuning import PLAIN, finetune_config
+from tests.iterations import (
+    Recorder,
+    drive,
+    finetuning,
+    pretraining,
+    ray_executor,
+    starting_point,
+)
 from tests.nonfinite import flat_settings, flat_video
-from tests.rounds import ray_finetune_backend
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
@@ -30,29 +40,21 @@ def flat(synthetic, tmp_path):
     return flat_video(synthetic, tmp_path)
 
 
-def _faulty(worker_class):
-    """A Train function whose rank 1 has, at one step, an infinite gradient of a finite loss."""
+def _faulty(trainer_class):
+    """A trainer whose rank 1 has, at one step, an infinite gradient of a finite loss."""
 
-    def train(arguments):
-        from tats_ray.training import finetune_loop, train_loop
+    class Faulty(trainer_class):
+        def train_step(self, clips, masks=None):
+            # Of two workers the second one has the second half of every batch of 8.
+            faulty = clips.first == 8 * BAD_STEP + 4
+            parameter = list(self.model.parameters())[-1]
+            spoil = parameter.register_hook(
+                lambda gradient: gradient * math.inf if faulty else gradient
+            )
+            super().train_step(clips, masks)
+            spoil.remove()
 
-        module = finetune_loop if worker_class == "ClassifierWorker" else train_loop
-
-        class Faulty(getattr(module, worker_class)):
-            def train_step(self, item):
-                faulty = self.ranks.rank == 1 and item.step == BAD_STEP
-                parameter = list(self.trainer.model.parameters())[-1]
-                spoil = parameter.register_hook(
-                    lambda gradient: gradient * math.inf if faulty else gradient
-                )
-                super().train_step(item)
-                spoil.remove()
-
-        setattr(module, worker_class, Faulty)
-        name = "classifier_worker" if worker_class == "ClassifierWorker" else "mae_worker"
-        getattr(module, name)(arguments)
-
-    return train
+    return Faulty
 
 
 def _weights(output, part):
@@ -88,7 +90,7 @@ def test_both_workers_leave_the_step_out_and_stay_alike(flat, synthetic, tmp_pat
             "masking.system=tube", "train.skip_nonfinite=1",
         )  # fmt: skip
         pretrain(config, must_resume=False)
-        weights = _weights(tmp_path / name, ("train", "mae"))
+        weights = _weights(tmp_path / name, ("trainer", "mae"))
         _assert_left_out(weights, flat.step(8))
         ends.append(weights[-1])
     assert all(np.allclose(ends[0][key], ends[1][key], rtol=0, atol=2e-5) for key in ends[0])
@@ -96,15 +98,14 @@ def test_both_workers_leave_the_step_out_and_stay_alike(flat, synthetic, tmp_pat
     assert [record["skipped_steps"] for record in records] == [0.0, 1.0, 1.0]
 
 
-def test_an_infinite_gradient_of_a_finite_loss(synthetic, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_backend, "mae_worker", _faulty("MAEWorker"))
-    config = tiny_config(
-        f"data.manifest={synthetic.train}", f"data.held_out_manifest={synthetic.held_out}",
-        f"run.output_dir={tmp_path}", "tracking.mlflow=false", "masking.system=tube", *TWO,
-    )  # fmt: skip
+def test_an_infinite_gradient_of_a_finite_loss(synthetic, tmp_path):
+    config = tiny_config("masking.system=tube", *TWO)
+    task = replace(
+        pretraining(config, synthetic.train), build_trainer=partial(_faulty(MAETrainer), config)
+    )
     wanted = rf"^step {BAD_STEP + 1}, Train worker 1: the autoencoder's gradient .*\(loss 1\."
     with pytest.raises(NonFiniteError, match=wanted) as caught:
-        pretrain(config, must_resume=False)
+        drive(ray_executor(task, starting_point(tmp_path)), 4)
     assert caught.value.clips == (12, 13, 14, 15)
 
 
@@ -127,27 +128,22 @@ def test_ppo_with_two_learners(flat, synthetic, tmp_path, limit):
     assert flat.path in str(caught.value)
 
 
-def test_fine_tuning_on_two_workers(synthetic, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune_ray, "classifier_worker", _faulty("ClassifierWorker"))
+def test_fine_tuning_on_two_workers(synthetic, tmp_path):
     config = finetune_config(
         f"data.manifest={synthetic.train}", f"data.test_manifest={synthetic.held_out}", *PLAIN,
         "cluster.mode=local", "train.workers=2", "train.skip_nonfinite=1",
     )  # fmt: skip
     data = read_data(config)
-    backend = ray_finetune_backend(config, data, tmp_path)
-    found = []
-    try:
-        backend.start(None, Cursor(), 0)
-        for step in range(3):
-            backend.run_round(step, backend.next_batch(8 * step, 8), snapshot=True)
-            found.append(backend.finished())
-        found.append(backend.finish(3))
-    finally:
-        backend.close()
-    reports = [report for part in found for report in part.reports]
-    assert [report.figures["skipped_steps"] for report in reports] == [0.0, 1.0, 1.0]
-    (fault,) = reports[BAD_STEP].skipped
+    build = partial(_faulty(ClassifierTrainer), config, data.classes, data.labels)
+    task = replace(finetuning(config, data), build_trainer=build)
+    recorder = Recorder()
+    recorder.wants_state = lambda step: True
+    with ray_executor(task, starting_point(tmp_path)) as executor:
+        run_iterations(executor, recorder, range(3))
+        recorder.take(executor.finish(3), last_step=3)
+    assert [recorder.metrics[s]["skipped_steps"] for s in (1, 2, 3)] == [0.0, 1.0, 1.0]
+    (fault,) = recorder.skipped[BAD_STEP + 1]
     assert fault.what.startswith("step 2, Train worker 1: the classifier's gradient")
     assert len(fault.clips) == 4
-    states = {state.step: state.weights for part in found for state in part.states}
-    _assert_left_out([states[step] for step in (1, 2, 3)], BAD_STEP + 1)
+    weights = [recorder.states[step].trainer.weights for step in (1, 2, 3)]
+    _assert_left_out(weights, BAD_STEP + 1)

@@ -11,7 +11,7 @@ import torch
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_progress, read_state
 from tests.faults.signalled import RAY, kill_while_it_writes, newest_step
-from tests.rounds import log_probs
+from tests.iterations import log_probs
 from tests.runs.command import STEPS, Run
 
 pytestmark = [
@@ -73,8 +73,8 @@ def _assert_same(whole, run):
     wanted, got = (read_progress(folder) for folder in folders)
     assert (got.step, got.clips, got.cursor) == (STEPS, 4 * STEPS, wanted.cursor)
     states = [read_state(folder) for folder in folders]
-    for name, value in states[0].train.mae.items():
-        assert np.allclose(value, states[1].train.mae[name], rtol=0, atol=TOLERANCE), name
+    for name, value in states[0].trainer.mae.items():
+        assert np.allclose(value, states[1].trainer.mae[name], rtol=0, atol=TOLERANCE), name
     said = [log_probs(state.policy.sampler) for state in states]
     assert torch.allclose(*said, rtol=0, atol=10 * TOLERANCE)
 

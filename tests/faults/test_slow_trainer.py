@@ -13,10 +13,9 @@ from tats_ray.actors.object_store import (
     clips_in_flight,
     store_warning,
 )
-from tats_ray.data.clips import Cursor
 from tats_ray.models.mae import build_mae
 from tests.conftest import tiny_config
-from tests.rounds import ray_backend
+from tests.iterations import drive, pretraining, ray_executor, starting_point
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
@@ -39,24 +38,19 @@ def _store():
 
 def test_memory_is_bounded_and_nothing_spills(synthetic, tmp_path):
     config = tiny_config(*SLOW)
-    backend = ray_backend(config, synthetic.train, tmp_path)
     size, each = config.train.batch_size, clip_bytes(config)
-    used, waiting, ahead, done = [], [], [], 0
+    used, waiting, ahead = [], [], []
     begun, spilled = _store()
-    try:
-        backend.start(None, Cursor(), 0)
-        for step in range(STEPS):
-            backend.run_round(step, backend.next_batch(size * step, size), snapshot=False)
-            done += len(backend.finished().reports)
-            now, spilled_now = _store()
-            assert spilled_now == spilled
-            used.append(now - begun)
-            waiting.append(len(backend._stream._ready))
-            ahead.append(step + 1 - done)
-        done += len(backend.finish(STEPS).reports)
-    finally:
-        backend.close()
-    assert done == STEPS
+
+    def look(executor, step, done):
+        now, spilled_now = _store()
+        assert spilled_now == spilled
+        used.append(now - begun)
+        waiting.append(len(executor.stream._ready))
+        ahead.append(step + 1 - done)
+
+    opening = ray_executor(pretraining(config, synthetic.train), starting_point(tmp_path))
+    drive(opening, STEPS, between=look)
     # The trainer was the slower side: the driver ran ahead of it as far as it may, and no further.
     assert ITEMS_AHEAD <= max(ahead) <= ITEMS_AHEAD + 1
     assert max(waiting) <= 2 * WINDOW

@@ -13,10 +13,9 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 
-from tats_ray.data.clips import Cursor
 from tests.conftest import tiny_config
+from tests.iterations import drive, pretraining, ray_executor, starting_point
 from tests.processes import workers
-from tests.rounds import ray_backend
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 
@@ -68,19 +67,14 @@ def test_a_thousand_rounds_leave_nothing_behind(synthetic, tmp_path):
         # and few of them, since Ray Data leaves some KB in the driver for each.
         "data.block_clips=16", "data.prefetch_blocks=16",
     )  # fmt: skip
-    backend = ray_backend(config, synthetic.train, tmp_path)
-    size, done, samples = config.train.batch_size, 0, []
-    try:
-        backend.start(None, Cursor(), 0)
-        for step in range(ROUNDS):
-            backend.run_round(step, backend.next_batch(size * step, size), snapshot=False)
-            done += len(backend.finished().reports)
-            if step >= WARM_UP and step % EVERY == 0:
-                samples.append(_sample())
-        done += len(backend.finish(ROUNDS).reports)
-    finally:
-        backend.close()
-    assert done == ROUNDS
+    samples = []
+
+    def sample(executor, step):
+        if step >= WARM_UP and step % EVERY == 0:
+            samples.append(_sample())
+
+    opening = ray_executor(pretraining(config, synthetic.train), starting_point(tmp_path))
+    drive(opening, ROUNDS, between=sample)
     memory, files, threads, objects = zip(*samples, strict=True)
     growth = {pid: _slope([one[pid] / MB for one in memory]) for pid in memory[0]}
     left = {"files": _slope(files), "threads": _slope(threads), "objects": _slope(objects)}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tats_ray.rl.serial_learner import SerialActorLearner
-from tats_ray.training.trainer import MAETrainer
-from tests.conftest import random_clips, tiny_config
+from tats_ray.controller.loop import run_iterations
+from tests.conftest import tiny_config
+from tests.iterations import Training
 
 FILE = Path(__file__).with_name("twenty_steps.json")
 CASES = {
@@ -25,35 +25,50 @@ CASES = {
 }  # fmt: skip
 
 
-def run(case: str) -> list[dict[str, float]]:
-    """Figures of each step on seeded random clips, with augmentation."""
-    config = tiny_config("data.augment.crop=random_resized", "data.augment.flip=0.5", *CASES[case])
-    trainer = MAETrainer(config, torch.device("cpu"))
-    learner = SerialActorLearner(config, trainer.device, trainer.mae)
-    batch, rolled_out = config.train.batch_size, config.rollout_clips
-    records = []
-    for step in range(20):
-        clips = random_clips(config, batch, first=step * batch, seed=step)
-        rollout, figures = learner.run_round(clips.rows(0, rolled_out), step)
-        visible = [torch.from_numpy(rollout.visible[:, 0])]
-        if rolled_out < batch:
-            visible.append(trainer.select(clips.rows(rolled_out, batch), learner.sampler))
-        trainer.train_step(clips, torch.cat(visible))
-        (report,) = trainer.reports()
-        gradient = torch.cat([p.grad.flatten() for p in learner.sampler.parameters()])
-        records.append(
+class _Golden:
+    """The numbers of the steps of a run on seeded random clips."""
+
+    def __init__(self, config):
+        self.executor = Training(config).executor
+        self.records = []
+        collect = self.executor.policy.roll_out
+
+        def roll_out(clips, step):
+            self.rollout = collect(clips, step)
+            return self.rollout
+
+        self.executor.policy.roll_out = roll_out
+
+    def begin(self, step, batch):
+        pass
+
+    def wants_state(self, step):
+        return False
+
+    def take(self, completed, *, last_step=None):
+        (report,) = completed.reports
+        sampler = self.executor.policy.sampler
+        gradient = torch.cat([p.grad.flatten() for p in sampler.parameters()])
+        self.records.append(
             {
-                "loss": report.figures["loss"],
-                "reward": float(rollout.error.mean()),
-                "policy_loss": figures["ppo/policy"],
-                "value_loss": figures["ppo/value"],
-                "entropy": figures["ppo/entropy"],
+                "loss": report.metrics["loss"],
+                "reward": float(self.rollout.error.mean()),
+                "policy_loss": report.metrics["ppo/policy"],
+                "value_loss": report.metrics["ppo/value"],
+                "entropy": report.metrics["ppo/entropy"],
                 "sampler_gradient_norm": gradient.norm().item(),
                 "sampler_gradient_sum": gradient.sum().item(),
-                "visible_sum": float(rollout.visible.sum()),
+                "visible_sum": float(self.rollout.visible.sum()),
             }
         )
-    return records
+
+
+def run(case: str) -> list[dict[str, float]]:
+    """Numbers of each step on seeded random clips, with augmentation."""
+    config = tiny_config("data.augment.crop=random_resized", "data.augment.flip=0.5", *CASES[case])
+    golden = _Golden(config)
+    assert run_iterations(golden.executor, golden, range(20)) == 20
+    return golden.records
 
 
 @pytest.mark.parametrize("case", list(CASES))

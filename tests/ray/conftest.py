@@ -16,7 +16,7 @@ import logging
 import pytest
 import ray
 
-from tats_ray.actors.processes import share_one_heap
+from tats_ray.actors.cluster import share_one_heap
 
 
 @pytest.fixture(scope="session")

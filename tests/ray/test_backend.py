@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import ray
 import torch
 
-from tats_ray.actors.mae_worker import MAEWorker
-from tats_ray.actors.train_worker import run_worker
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
+from tests.iterations import (
+    drive,
+    drive_serially,
+    log_probs,
+    pretraining,
+    ray_executor,
+    starting_point,
+)
 from tests.processes import workers
-from tests.rounds import drive, log_probs, ray_backend, serial_backend
 from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -23,18 +31,19 @@ pytestmark = pytest.mark.usefixtures("cluster")
 STEPS = 6
 
 
-def _ray(config, synthetic, tmp_path, steps=STEPS, **kwargs):
-    return drive(ray_backend(config, synthetic.train, tmp_path), config, steps, **kwargs)
+def _ray(config, synthetic, tmp_path, steps=STEPS, between=None):
+    task = pretraining(config, synthetic.train)
+    return drive(ray_executor(task, starting_point(tmp_path)), steps, between=between)
 
 
 def _serial(config, synthetic, steps=STEPS, **kwargs):
-    return drive(serial_backend(config, synthetic.train), config, steps, **kwargs)
+    return drive_serially(config, synthetic.train, steps, **kwargs)
 
 
 def _assert_same(one, two, tolerance=0.0):
     """Weights; policies through what they say where rounding differs."""
-    for name, value in one.train.mae.items():
-        assert np.allclose(value, two.train.mae[name], rtol=0, atol=tolerance), name
+    for name, value in one.trainer.mae.items():
+        assert np.allclose(value, two.trainer.mae[name], rtol=0, atol=tolerance), name
     if tolerance == 0.0 and one.policy is not None:
         for name, value in one.policy.sampler.items():
             assert np.array_equal(value, two.policy.sampler[name]), name
@@ -84,7 +93,7 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
     for step, figures in wanted_reports.items():
         assert reports[step]["loss"] == pytest.approx(figures["loss"], abs=1e-6)
     for name in ("mae", "heads"):
-        got, wanted = (getattr(found[3].train, name) for found in (states, wanted_states))
+        got, wanted = (getattr(found[3].trainer, name) for found in (states, wanted_states))
         assert got.keys() == wanted.keys()
         assert all(np.array_equal(value, got[key]) for key, value in wanted.items()), name
 
@@ -93,11 +102,11 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
     config = tiny_config("cluster.mode=local", *overrides(system), *TENNIS)
-    backend = ray_backend(config, tennis_manifest(shared_data, tmp_path), tmp_path)
-    reports, states, _ = drive(backend, config, 4)
+    task = pretraining(config, tennis_manifest(shared_data, tmp_path))
+    reports, states, _ = drive(ray_executor(task, starting_point(tmp_path)), 4)
     assert sorted(reports) == [1, 2, 3, 4]
     assert all(np.isfinite(figures["loss"]) for figures in reports.values())
-    assert states[4].train.step == 4
+    assert states[4].trainer.step == 4
 
 
 def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synthetic, tmp_path):
@@ -108,8 +117,8 @@ def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synth
     )  # fmt: skip
     healthy = []
 
-    def kill(backend, step):
-        group = backend._algorithm.env_runner_group
+    def kill(executor, step):
+        group = executor.algorithm.env_runner_group
         healthy.append(group.num_healthy_remote_workers())
         if step == 1:
             pids = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
@@ -120,7 +129,7 @@ def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synth
     lags = [figures["rollout/mae_lag"] for figures in reports.values()]
     assert max(lags) <= 2
     assert all(np.isfinite(figures["loss"]) for figures in reports.values())
-    assert states[10].train.step == states[10].policy.version == 10
+    assert states[10].trainer.step == states[10].policy.version == 10
     assert healthy[0] == 2
 
 
@@ -128,9 +137,9 @@ def test_a_run_continues_from_a_state(synthetic, tmp_path):
     config = tiny_config("cluster.mode=local", *LOCKSTEP)
     _, states, cursor = _serial(config, synthetic, steps=3)
     _, wanted, _ = _serial(config, synthetic)
-    _, got, _ = _ray(
-        config, synthetic, tmp_path, state=states[3], cursor=cursor, first=3
-    )  # fmt: skip
+    start = starting_point(tmp_path, states[3], cursor, first=3)
+    opening = ray_executor(pretraining(config, synthetic.train), start)
+    _, got, _ = drive(opening, STEPS, first=3)
     _assert_same(got[STEPS], wanted[STEPS])
 
 
@@ -146,7 +155,7 @@ def test_fixed_maskers_need_no_rllib(synthetic, tmp_path):
 
 
 def test_nothing_is_left_behind(synthetic, tmp_path):
-    """After a closed backend all CPUs are free again, so that the next run can start."""
+    """After a closed executor all CPUs are free again, so that the next run can start."""
     config = tiny_config("cluster.mode=local")
     _ray(config, synthetic, tmp_path, steps=1)
     deadline = 200
@@ -165,7 +174,7 @@ def test_a_killed_train_worker_is_replayed_exactly(synthetic, tmp_path):
     )
     _, wanted, _ = _ray(config, synthetic, tmp_path / "undisturbed", steps=10)
 
-    def kill(backend, step):
+    def kill(executor, step):
         if step == 4:
             found = workers("RayTrainWorker")
             assert len(found) == 2
@@ -177,24 +186,40 @@ def test_a_killed_train_worker_is_replayed_exactly(synthetic, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_train_worker_killed_behind_its_snapshot_leaves_no_gap(synthetic, tmp_path, monkeypatch):
+def test_a_train_worker_killed_behind_its_snapshot_leaves_no_gap(synthetic, tmp_path):
     """The restarted group goes on behind the snapshot; what it had not said is not replayed."""
     config = tiny_config("cluster.mode=local", *LOCKSTEP, "train.snapshot_interval=4")
     died = tmp_path / "died"
 
-    class MortalWorker(MAEWorker):
+    class MortalTrainer(MAETrainer):
         def weights(self):  # asked for when the snapshot is stored
-            if self.trainer.step == 4 and not died.exists():
+            if self.step == 4 and not died.exists():
                 died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().weights()
 
-    def worker(arguments):
-        run_worker(arguments["hub"], config, lambda hub: MortalWorker(config, hub, False))
-
-    monkeypatch.setattr("tats_ray.controller.ray_backend.mae_worker", worker)
-    reports, got, _ = _ray(config, synthetic, tmp_path)
+    task = replace(
+        pretraining(config, synthetic.train), build_trainer=partial(MortalTrainer, config)
+    )
+    reports, got, _ = drive(ray_executor(task, starting_point(tmp_path)), STEPS)
     assert died.exists()
     assert list(reports) == list(range(1, STEPS + 1))
     _, wanted, _ = _serial(config, synthetic)
     _assert_same(got[STEPS], wanted[STEPS])
+
+
+def test_a_mistake_in_the_code_of_rollout_workers_ends_the_run_with_its_traceback(
+    synthetic, tmp_path
+):
+    """At once: twenty more attempts would meet the same mistake."""
+    config = tiny_config("cluster.mode=local", "rl.env_runners=2")
+
+    def spoil(executor, step):
+        def roll_out(runner):
+            runner.module.log_probs = lambda tokens: tokens.no_such_attribute
+
+        executor.algorithm.env_runner_group.foreach_env_runner(roll_out, local_env_runner=False)
+
+    with pytest.raises(AttributeError, match="no_such_attribute") as caught:
+        _ray(config, synthetic, tmp_path, between=spoil)
+    assert "in collect_rollout" in str(caught.value)

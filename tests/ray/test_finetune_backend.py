@@ -8,14 +8,13 @@ import torch
 
 from tats_ray.actors.view_scorers import score_videos_on_ray
 from tats_ray.controller.finetune import read_data
-from tats_ray.controller.finetune_serial import SerialFinetuneBackend
-from tats_ray.data.appearance import build_labelled_plan
+from tats_ray.controller.in_process import in_process
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
 from tats_ray.models.classifier import build_classifier
 from tats_ray.models.state import model_state
 from tests.finetuning import finetune_config
-from tests.rounds import SHARES, drive, ray_finetune_backend
+from tests.iterations import RESOURCES, drive, finetuning, ray_executor, starting_point
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -28,9 +27,8 @@ def _config(synthetic, *overrides):
     )
 
 
-def _serial(config, data, steps=STEPS):
-    plan = build_labelled_plan(config, data.table)
-    return drive(SerialFinetuneBackend(config, plan, {}, data.classes, data.labels), config, steps)
+def _serial(config, data, folder, steps=STEPS):
+    return drive(in_process(finetuning(config, data), starting_point(folder)), steps)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +44,16 @@ def test_ray_equals_serial_and_continues_from_its_state(
         f"classifier.drop_path={drop_path}",
     )  # fmt: skip
     data = read_data(config)
-    reports, wanted, _ = _serial(config, data)
-    _, begun, cursor = _serial(config, data, steps=1)
-    backend = ray_finetune_backend(config, data, tmp_path)
-    got_reports, got, _ = drive(backend, config, STEPS, begun[1], cursor, first=1)
+    reports, wanted, _ = _serial(config, data, tmp_path)
+    _, begun, cursor = _serial(config, data, tmp_path, steps=1)
+    start = starting_point(tmp_path, begun[1], cursor, first=1)
+    got_reports, got, _ = drive(ray_executor(finetuning(config, data), start), STEPS, first=1)
     assert sorted(got) == sorted(wanted) == [2, STEPS]
     assert list(got_reports) == list(reports)[1:]
     for step, figures in got_reports.items():
         assert figures["loss"] == pytest.approx(reports[step]["loss"], abs=1e-6)
-    for name, value in wanted[STEPS].weights.items():
-        assert np.allclose(value, got[STEPS].weights[name], rtol=0, atol=tolerance), name
+    for name, value in wanted[STEPS].trainer.weights.items():
+        assert np.allclose(value, got[STEPS].trainer.weights[name], rtol=0, atol=tolerance), name
 
 
 def test_one_and_two_actors_and_one_process_score_alike(synthetic, tmp_path):
@@ -82,7 +80,7 @@ def test_one_and_two_actors_and_one_process_score_alike(synthetic, tmp_path):
         asked = config.model_copy(
             update={"train": config.train.model_copy(update={"workers": workers})}
         )
-        got = score_videos_on_ray(asked, videos, 6, weights, SHARES)
+        got = score_videos_on_ray(asked, videos, 6, weights, RESOURCES)
         assert [score.number for score in got] == list(range(9))
         assert [score.reason for score in got] == [score.reason for score in wanted]
         for one, two in zip(wanted, got, strict=True):

@@ -53,10 +53,13 @@ def test_tracking_is_called_from_runtime_only():
     assert callers <= {"tracking", "actors", "controller", "cli"}
 
 
-@pytest.mark.parametrize("package", ["models", "masking"])
-def test_models_and_masking_import_no_ray(package):
-    for path in (PACKAGE / package).rglob("*.py"):
-        assert not any(name.split(".")[0] == "ray" for name in _imports(path)), path
+def test_ray_is_imported_in_actors_only():
+    users = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in _files()
+        if any(name.split(".")[0] == "ray" for name in _imports(path))
+    }
+    assert users == {"actors"}
 
 
 @pytest.mark.parametrize(
@@ -65,10 +68,9 @@ def test_models_and_masking_import_no_ray(package):
         ("tats_ray.config", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.data.decode", {"torch", "ray", "decord", "av"}),
         ("tats_ray.masking.build", {"ray", "decord", "mlflow"}),
-        ("tats_ray.controller.serial_backend", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.controller.in_process", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.cli.finetune", {"torch", "ray", "numpy", "pyarrow"}),
-        ("tats_ray.controller.finetune_serial", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.controller.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
     ],
 )

@@ -9,8 +9,8 @@ from tats_ray.data.synthetic.generate import load_truth
 from tats_ray.evaluation.enrichment import enrichment, token_cover
 from tats_ray.evaluation.held_out import load_held_out
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
-from tats_ray.training.checkpoint import TrainingState
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.checkpoint import RunState
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 
 
@@ -55,7 +55,7 @@ def test_a_masker_that_knows_the_truth_is_enriched_and_random_is_not(synthetic):
 def test_inspection_reconstructs_and_shows_visible_tokens(synthetic):
     config = tiny_config("masking.system=random")
     held_out = load_held_out(config, str(synthetic.held_out), 2)
-    state = TrainingState(MAETrainer(config, torch.device("cpu")).state(), None)
+    state = RunState(MAETrainer(config, torch.device("cpu")).state(), None)
     seen = Inspector(config, state).inspect(held_out)
     error = seen.error.gather(1, seen.visible)
     assert torch.equal(error, torch.zeros_like(error))

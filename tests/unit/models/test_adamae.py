@@ -15,7 +15,7 @@ from tats_ray.models.adamae import AdaMAESampler, sampling_loss
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
 from tats_ray.rl.reward import compute_advantages
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
 
 GRID = TokenGrid(4, 3, 3)
@@ -136,12 +136,12 @@ def test_dropout_repeats_after_a_resume():
     config = tiny_config("masking.system=adamae", "masking.adamae.heads=2")
     first, second = MAETrainer(config, CPU), MAETrainer(config, CPU)
     for step in range(3):
-        first.train_step(random_clips(config, 4, first=4 * step, seed=step), None)
+        first.train_step(random_clips(config, 4, first=4 * step, seed=step))
         if step == 0:
             second.load(first.state())
             torch.manual_seed(99)  # another process has other numbers in torch's generator
         else:
-            second.train_step(random_clips(config, 4, first=4 * step, seed=step), None)
+            second.train_step(random_clips(config, 4, first=4 * step, seed=step))
     for name, value in first.state().heads.items():
         assert (value == second.state().heads[name]).all(), name
     assert F.l1_loss(torch.tensor(first.state().mae["decoder.head.bias"]),

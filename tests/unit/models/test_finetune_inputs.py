@@ -8,7 +8,7 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from tats_ray.data.clips import Clips
-from tats_ray.models.finetune_inputs import erase, mix, training_pixels
+from tats_ray.training.finetune_inputs import erase, mix, training_pixels
 from tests.finetuning import PLAIN, finetune_config
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tats_ray.errors import CheckpointError
 from tats_ray.models.official import load_official, read_official
 from tats_ray.models.tokens import masked_index
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 
 CONFIG = tiny_config("masking.system=adamae", "masking.adamae.heads=2")

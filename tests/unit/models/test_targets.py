@@ -16,7 +16,7 @@ from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
 from tats_ray.models.motion_target import motion_target
 from tats_ray.models.tokens import patchify
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
 
 CPU = torch.device("cpu")
@@ -132,9 +132,8 @@ def test_the_joint_loss_is_the_weighted_sum_and_falls(weights):
     assert trainer.parts.motion_decoder.mask_token is shared
     clips = _with_motion(config, 8, 0)
     for _ in range(25):
-        visible = trainer.complete(clips, torch.empty((0, config.visible), dtype=torch.int64), None)
-        trainer.train_step(clips, visible)
-    reports = [report.figures for report in trainer.reports()]
+        trainer.train_step(clips)
+    reports = [report.metrics for report in trainer.reports()]
     for figures in reports:
         parts = [figures[f"loss/{name}"] for name in ("pixels", "motion", "features")]
         assert figures["loss"] == pytest.approx(sum(parts), rel=1e-5)
@@ -149,10 +148,9 @@ def test_without_pixels_their_decoder_is_left_alone():
     trainer = MAETrainer(config, CPU)
     before = {k: v.clone() for k, v in trainer.mae.state_dict().items()}
     clips = _with_motion(config, 8, 0)
-    none = torch.empty((0, config.visible), dtype=torch.int64)
-    trainer.train_step(clips, trainer.complete(clips, none, None))
+    trainer.train_step(clips)
     (report,) = trainer.reports()
-    assert "loss/pixels" not in report.figures
+    assert "loss/pixels" not in report.metrics
     moved = {k for k, v in trainer.mae.state_dict().items() if not torch.equal(v, before[k])}
     assert "decoder.mask_token" in moved
     assert not any(k.startswith(("decoder.blocks", "decoder.head")) for k in moved)

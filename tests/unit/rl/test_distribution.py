@@ -22,13 +22,13 @@ def _by_hand(probs: list[float], draw: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_every_ordered_draw_has_its_probability(size):
     torch.manual_seed(0)
-    log_policy = torch.randn(1, 5, dtype=torch.float64).log_softmax(1)
+    old_log_probs = torch.randn(1, 5, dtype=torch.float64).log_softmax(1)
     draws = list(itertools.permutations(range(5), size))
-    picks = plackett_luce_log_prob(log_policy, torch.tensor([draws]))
+    picks = plackett_luce_log_prob(old_log_probs, torch.tensor([draws]))
     totals = picks.sum(2)[0]
     assert totals.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     if size < 5:  # by hand the last of five divides by a rounded zero
-        probs = log_policy.exp()[0].tolist()
+        probs = old_log_probs.exp()[0].tolist()
         for total, draw in zip(totals.tolist(), draws, strict=True):
             assert total == pytest.approx(_by_hand(probs, draw), abs=1e-9)
 
@@ -42,10 +42,10 @@ def test_a_shift_of_the_scores_changes_nothing():
 
 
 def test_the_mean_rule_is_the_mean():
-    log_policy = torch.randn(2, 6).log_softmax(1)
+    old_log_probs = torch.randn(2, 6).log_softmax(1)
     index = torch.tensor([[[0, 3]], [[5, 1]]])
-    wanted = torch.stack([log_policy[0, [0, 3]].mean(), log_policy[1, [5, 1]].mean()])
-    assert torch.allclose(set_log_prob(log_policy, index)[:, 0], wanted)
+    wanted = torch.stack([old_log_probs[0, [0, 3]].mean(), old_log_probs[1, [5, 1]].mean()])
+    assert torch.allclose(set_log_prob(old_log_probs, index)[:, 0], wanted)
 
 
 def _policies(tokens):
@@ -58,17 +58,17 @@ def _policies(tokens):
 def test_log_probs_are_those_of_a_draw(data, tokens):
     """Finite, never above 0, and those of all orders of a pair sum to that of the pair."""
     scores = torch.tensor([data.draw(_policies(tokens))], dtype=torch.float64)
-    log_policy = scores.log_softmax(1)
+    old_log_probs = scores.log_softmax(1)
     size = data.draw(st.integers(1, tokens))
     drawn = torch.tensor([[data.draw(st.permutations(range(tokens)))[:size]]])
-    picks = plackett_luce_log_prob(log_policy, drawn)
+    picks = plackett_luce_log_prob(old_log_probs, drawn)
     assert picks.shape == (1, 1, size)
     assert torch.isfinite(picks).all() and (picks <= 1e-9).all()
-    assert picks[0, 0, 0].item() == pytest.approx(log_policy[0, drawn[0, 0, 0]].item(), abs=1e-9)
-    mean = set_log_prob(log_policy, drawn)
+    assert picks[0, 0, 0].item() == pytest.approx(old_log_probs[0, drawn[0, 0, 0]].item(), abs=1e-9)
+    mean = set_log_prob(old_log_probs, drawn)
     assert torch.isfinite(mean).all() and mean.item() <= 0
-    assert torch.equal(set_log_prob(log_policy, drawn.flip(2)), mean) or torch.allclose(
-        set_log_prob(log_policy, drawn.flip(2)), mean
+    assert torch.equal(set_log_prob(old_log_probs, drawn.flip(2)), mean) or torch.allclose(
+        set_log_prob(old_log_probs, drawn.flip(2)), mean
     ), "a set has no order"
 
 

@@ -26,16 +26,16 @@ def _log_softmax(scores):
     return shifted - np.log(np.exp(shifted).sum())
 
 
-def _set_log_prob(log_policy, draw, section):
+def _set_log_prob(old_log_probs, draw, section):
     """The number that carries a draw's advantage, from the definition."""
     if section.action_set == "masked":
-        return np.mean([log_policy[i] for i in range(TOKENS) if i not in draw])
+        return np.mean([old_log_probs[i] for i in range(TOKENS) if i not in draw])
     if section.set_log_prob == "mean":
-        return np.mean([log_policy[i] for i in draw])
+        return np.mean([old_log_probs[i] for i in draw])
     terms, gone = [], []
     for pick in draw:
-        rest = np.log(sum(np.exp(log_policy[i]) for i in range(TOKENS) if i not in gone))
-        terms.append(log_policy[pick] - rest)
+        rest = np.log(sum(np.exp(old_log_probs[i]) for i in range(TOKENS) if i not in gone))
+        terms.append(old_log_probs[pick] - rest)
         gone.append(pick)
     return np.mean(terms)
 
@@ -43,7 +43,7 @@ def _set_log_prob(log_policy, draw, section):
 def _reference(new_scores, value, batch, section):
     surrogate, ratios, log_ratios = [], [], []
     for clip in range(CLIPS):
-        new, old = _log_softmax(new_scores[clip]), batch["log_policy"][clip]
+        new, old = _log_softmax(new_scores[clip]), batch["old_log_probs"][clip]
         for draw in range(DRAWS):
             if section.credit == "per_token":
                 targets = batch["targets"][clip, draw]
@@ -93,7 +93,7 @@ def _case(section, seed):
     shape = targets.shape if section.credit == "per_token" else (CLIPS, DRAWS)
     old_scores = rng.normal(size=(CLIPS, TOKENS))
     batch = {
-        "log_policy": np.stack([_log_softmax(row) for row in old_scores]),
+        "old_log_probs": np.stack([_log_softmax(row) for row in old_scores]),
         "visible": visible,
         "targets": targets,
         "advantage": rng.normal(size=shape),
@@ -139,7 +139,7 @@ def test_gradient_equals_finite_differences_of_the_reference(settings):
 def test_the_first_epoch_has_ratio_one_and_no_clipping():
     section = RLSection()
     _, value, batch = _case(section, 1)
-    got = _loss(torch.from_numpy(batch["log_policy"].copy()), value, batch, section)
+    got = _loss(torch.from_numpy(batch["old_log_probs"].copy()), value, batch, section)
     assert got.ratio_max.item() == pytest.approx(1.0)
     assert got.kl.item() == pytest.approx(0.0, abs=1e-12)
     assert got.clip_fraction.item() == 0

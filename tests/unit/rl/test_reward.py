@@ -6,8 +6,8 @@ import torch
 
 from tats_ray.config.rl import RLSection
 from tats_ray.data.clips import Clips
-from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.reward import compute_advantages
+from tats_ray.training.policy import build_environment
 from tests.conftest import random_clips, tiny_config
 
 ERROR = torch.rand(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def test_beyond_copy_bounds_the_error_by_that_of_a_copy():
     errors = {}
     for reward in ("error", "beyond_copy"):
         config = tiny_config(f"rl.reward={reward}")
-        environment = ReconstructionEnvironment(config, torch.device("cpu"))
+        environment = build_environment(config, torch.device("cpu"))
         environment.observe(still)
         targets, errors[reward] = environment.score(visible)
     place = targets[0] % 4

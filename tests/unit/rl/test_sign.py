@@ -14,9 +14,8 @@ import torch
 
 from tats_ray.data.clips import Clips
 from tats_ray.evaluation.enrichment import token_cover
-from tats_ray.models.inputs import mask_noise
-from tats_ray.rl.serial_learner import SerialActorLearner
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.mae_trainer import MAETrainer
+from tats_ray.training.policy import build_in_process_policy
 from tests.conftest import tiny_config
 
 BATCH = 16
@@ -52,8 +51,7 @@ def _trained_mae() -> dict:
     trainer = MAETrainer(config, torch.device("cpu"))
     for step in range(150):
         clips = _batch(step * BATCH)
-        noise = mask_noise(config, clips.first, BATCH, trainer.device)
-        trainer.train_step(clips, noise.topk(config.visible, dim=1).indices)
+        trainer.train_step(clips)  # at random: there is no policy yet
     return trainer.mae.state_dict()
 
 
@@ -62,14 +60,15 @@ def _motion_probability(settings: list[str], updates: int) -> float:
     config = tiny_config(*GEOMETRY, *settings)
     trainer = MAETrainer(config, torch.device("cpu"))
     trainer.mae.load_state_dict(_trained_mae())
-    learner = SerialActorLearner(config, trainer.device, trainer.mae)
+    policy = build_in_process_policy(config, trainer.device, trainer.mae)
     for update in range(updates):
-        learner.run_round(_batch(update * BATCH), update)
+        clips = _batch(update * BATCH)
+        policy.update(policy.roll_out(clips, update), clips, update)
     clips, mask = _scenes()
     cover = token_cover(torch.from_numpy(mask), config.model.tubelet, config.model.patch)
-    tokens = learner.environment.observe(Clips(clips, np.ones(64), np.arange(64), 0))
+    tokens = policy.environment.observe(Clips(clips, np.ones(64), np.arange(64), 0))
     with torch.no_grad():
-        probs = learner.sampler.log_probs(tokens).exp()
+        probs = policy.sampler.log_probs(tokens).exp()
     return ((probs * cover).sum() / cover.mean(dim=1).sum()).item()
 
 
@@ -77,11 +76,11 @@ def test_only_the_square_is_hard():
     config = tiny_config(*GEOMETRY)
     trainer = MAETrainer(config, torch.device("cpu"))
     trainer.mae.load_state_dict(_trained_mae())
-    learner = SerialActorLearner(config, trainer.device, trainer.mae.eval())
+    environment = build_in_process_policy(config, trainer.device, trainer.mae).environment
     clips = _batch(0)
-    learner.environment.observe(clips)
-    noise = mask_noise(config, 0, BATCH, trainer.device)
-    targets, error = learner.environment.score(noise.topk(config.visible, dim=1).indices)
+    environment.observe(clips)
+    noise = environment.inputs.mask_noise(0, BATCH, trainer.device)
+    targets, error = environment.score(noise.topk(config.visible, dim=1).indices)
     mask = torch.from_numpy(_scenes()[1][:BATCH])
     cover = token_cover(mask, config.model.tubelet, config.model.patch).gather(1, targets)
     assert error[cover > 0.2].mean() > 4 * error[cover == 0].mean()

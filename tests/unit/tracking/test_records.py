@@ -9,7 +9,8 @@ import pytest
 
 from tats_ray.tracking.interval import IntervalMean, Record
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
-from tats_ray.tracking.mlflow_run import MLflowRun, UntrackedRun, tracking_uri
+from tats_ray.tracking.mlflow_run import MLflowRun, UntrackedRun
+from tats_ray.tracking.mlflow_store import tracking_uri
 from tats_ray.tracking.mlflow_warning import MLflowWarning, reason
 from tats_ray.tracking.tracker import Tracker
 from tests.conftest import tiny_config

@@ -13,44 +13,24 @@ from safetensors.numpy import load_file, save_file
 
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError, NonFiniteError
-from tats_ray.models.inputs import mask_noise
-from tats_ray.rl.serial_learner import SerialActorLearner
 from tats_ray.training.checkpoint import (
     Progress,
-    TrainingState,
     checkpoints,
     read_progress,
     read_state,
     write_checkpoint,
 )
-from tats_ray.training.trainer import MAETrainer
+from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
+from tests.iterations import Training
 
 CONFIG = tiny_config()
 CPU = torch.device("cpu")
 
 
-def _trained(steps):
-    trainer = MAETrainer(CONFIG, CPU)
-    learner = SerialActorLearner(CONFIG, CPU, trainer.mae)
-    for step in range(steps):
-        _advance(trainer, learner, step)
-    return trainer, learner
-
-
-def _advance(trainer, learner, step):
-    clips = random_clips(CONFIG, 8, first=8 * step)
-    rollout, _ = learner.run_round(clips, step)
-    trainer.train_step(clips, torch.from_numpy(rollout.visible[:, 0]))
-
-
-def _state(trainer, learner):
-    return TrainingState(trainer.state(), learner.state())
-
-
 @pytest.fixture(scope="module")
 def trained():
-    return _state(*_trained(3))
+    return Training(CONFIG).after(3)
 
 
 def _progress(step):
@@ -65,26 +45,21 @@ def test_everything_comes_back(tmp_path, trained):
     path = write_checkpoint(tmp_path, trained, _progress(3), keep=2)
     assert read_progress(path) == _progress(3)
     read = read_state(path)
-    assert _same(read.train.mae, trained.train.mae)
-    assert _same(read.train.optimizer, trained.train.optimizer)
+    assert _same(read.trainer.mae, trained.trainer.mae)
+    assert _same(read.trainer.optimizer, trained.trainer.optimizer)
     assert _same(read.policy.sampler, trained.policy.sampler)
     assert _same(read.policy.optimizer, trained.policy.optimizer)
-    assert (read.train.step, read.policy.version) == (3, 3)
+    assert (read.trainer.step, read.policy.version) == (3, 3)
 
 
 def test_training_goes_on_bit_for_bit(tmp_path, trained):
-    trainer, learner = _trained(3)
-    resumed = MAETrainer(CONFIG, CPU)
-    resumed_learner = SerialActorLearner(CONFIG, CPU, resumed.mae)
-    read = read_state(write_checkpoint(tmp_path, trained, _progress(3), keep=2))
-    resumed.load(read.train)
-    resumed_learner.load(read.policy)
-    for step in (3, 4):
-        _advance(trainer, learner, step)
-        _advance(resumed, resumed_learner, step)
-    wanted, got = _state(trainer, learner), _state(resumed, resumed_learner)
-    assert _same(wanted.train.mae, got.train.mae)
-    assert _same(wanted.train.optimizer, got.train.optimizer)
+    undisturbed, resumed = Training(CONFIG), Training(CONFIG)
+    undisturbed.after(3)
+    resumed.executor.load(read_state(write_checkpoint(tmp_path, trained, _progress(3), keep=2)))
+    resumed.step = 3
+    wanted, got = undisturbed.after(5), resumed.after(5)
+    assert _same(wanted.trainer.mae, got.trainer.mae)
+    assert _same(wanted.trainer.optimizer, got.trainer.optimizer)
     assert _same(wanted.policy.sampler, got.policy.sampler)
 
 
@@ -150,19 +125,18 @@ def test_damaged_progress_is_refused(tmp_path, trained):
 def test_weights_of_another_model_are_named(trained, override, message):
     other = MAETrainer(tiny_config(override), CPU)
     with pytest.raises(CheckpointError, match=message):
-        other.load(trained.train)
+        other.load(trained.trainer)
 
 
 def test_a_report_names_the_step_that_went_wrong():
     trainer = MAETrainer(CONFIG, CPU)
     clips = random_clips(CONFIG, 8)
-    visible = mask_noise(CONFIG, 0, 8, CPU).topk(CONFIG.visible, dim=1).indices
-    trainer.train_step(clips, visible)
+    trainer.train_step(clips)
     with torch.no_grad():
         trainer.mae.decoder.head.bias[0] = float("nan")
     before = trainer.state().mae
-    trainer.train_step(clips, visible)
-    trainer.train_step(clips, visible)
+    trainer.train_step(clips)
+    trainer.train_step(clips)
     with pytest.raises(NonFiniteError, match="step 2: "):
         trainer.reports()
     after = trainer.state().mae

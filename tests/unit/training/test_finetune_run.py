@@ -11,9 +11,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from tats_ray.cli.finetune import evaluate_main
+from tats_ray.cli.evaluate import evaluate_main
 from tats_ray.controller.finetune import finetune
-from tats_ray.controller.finetune_serial import SerialFinetuneBackend
+from tats_ray.controller.in_process import InProcessExecutor
 from tats_ray.errors import CheckpointError, ManifestError, RunDirectoryError
 from tats_ray.tracking.metrics_file import read_records
 from tests.finetuning import PLAIN, finetune_config
@@ -67,15 +67,15 @@ def test_a_run_leaves_what_it_should(whole, synthetic):
 def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path, monkeypatch):
     """Augmentation, erasing, mixing and drop path are on; the fault comes between checkpoints."""
     config = _config(synthetic, tmp_path, "run")
-    step = SerialFinetuneBackend.run_round
+    step = InProcessExecutor.train
 
-    def fail(self, number, batch, *, snapshot):
+    def fail(self, number, *arguments, **keywords):
         if number == 4:
             raise KeyboardInterrupt
-        step(self, number, batch, snapshot=snapshot)
+        step(self, number, *arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SerialFinetuneBackend, "run_round", fail)
+        patch.setattr(InProcessExecutor, "train", fail)
         with pytest.raises(KeyboardInterrupt):
             finetune(config, must_resume=False)
     assert not (tmp_path / "run" / "summary.json").exists()

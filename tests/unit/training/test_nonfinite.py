@@ -12,7 +12,7 @@ from tats_ray.controller.pretrain import pretrain
 from tats_ray.errors import NonFiniteError
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
-from tats_ray.training.finetune_trainer import ClassifierTrainer
+from tats_ray.training.classifier_trainer import ClassifierTrainer
 from tests.conftest import random_clips, tiny_config
 from tests.finetuning import clip_labels, finetune_config
 from tests.nonfinite import flat_settings, flat_video
@@ -50,7 +50,7 @@ def test_steps_within_the_limit_are_left_out_and_counted(system, flat, synthetic
     step = flat.step(8)
     assert pretrain(config, must_resume=False)["steps"] == 3
     states = [read_state(path) for path in checkpoints(tmp_path / "runs/test/checkpoints")]
-    parts = [("mae", [state.train.mae for state in states])]
+    parts = [("mae", [state.trainer.mae for state in states])]
     if system == "tats":
         parts.append(("sampler", [state.policy.sampler for state in states]))
     for name, weights in parts:
@@ -91,6 +91,6 @@ def test_fine_tuning_has_the_same_guard(limit):
         assert caught.value.clips == tuple(range(8))
         return
     reports = trainer.reports()
-    assert [report.figures["skipped_steps"] for report in reports] == [0, 1, 1]
+    assert [report.metrics["skipped_steps"] for report in reports] == [0, 1, 1]
     assert [len(report.skipped) for report in reports] == [0, 1, 0]
-    assert "loss" not in reports[1].figures
+    assert "loss" not in reports[1].metrics

@@ -70,11 +70,11 @@ def test_a_group_of_its_own_and_no_handler_where_there_is_none():
     """In processes: Ray's start is wrapped for real."""
     script = (
         "import os, signal, sys\n"
-        "from tats_ray.actors.processes import out_of_signals_way\n"
+        "from tats_ray.actors.ray_compat import daemons_keep_out_of_signals_way\n"
         "from ray._private import services, utils\n"
         "if sys.argv[1] == 'own': signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "before = signal.getsignal(signal.SIGTERM)\n"
-        "with out_of_signals_way():\n"
+        "with daemons_keep_out_of_signals_way():\n"
         "    child = services.ConsolePopen(['sleep', '60'])\n"
         "    utils.set_sigterm_handler(lambda *_: None)\n"
         "alone = os.getpgid(child.pid) == child.pid\n"

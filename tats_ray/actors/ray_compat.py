@@ -1,43 +1,46 @@
-"""What a command settles before Ray starts: its threads' memory, and its daemons' signals."""
+"""Private names of Ray 2.60's core and of Ray Data, each with the reason why no public one does."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_M_ARENA_MAX = -8  # <malloc.h> of glibc
+import ray
+
+from tats_ray.errors import ResourceError
+
+WRITTEN_FOR = "2.60"
 
 
-def share_one_heap() -> None:
-    """Lets threads that are started from now on take their memory from the heaps that are there.
+def check_version() -> None:
+    """Refuses another minor version of Ray: what is below would fail in odd ways.
 
-    Ray gives this process dozens of threads. With a heap for each, as glibc has it, what they free
-    is not given back, and a driver grows several times as fast (docs/architecture.md). A user's own
-    MALLOC_ARENA_MAX wins; other systems than glibc are left as they are.
+    Raises:
+        ResourceError: names both versions and the remedy.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        mallopt(_M_ARENA_MAX, 1)
+    if ray.__version__.split(".")[:2] != WRITTEN_FOR.split("."):
+        raise ResourceError(
+            f"Ray {ray.__version__} is installed, tats_ray needs Ray {WRITTEN_FOR}.*: "
+            f"pip install 'ray[default,train,rllib]=={WRITTEN_FOR}.*'"
+        )
 
 
 @contextmanager
-def out_of_signals_way() -> Iterator[None]:
+def daemons_keep_out_of_signals_way() -> Iterator[None]:
     """Around the start of a local cluster.
 
     Ctrl-C in a terminal and many schedulers' SIGTERM go to the whole process group. Ray's daemons,
     and the workers below them, would be gone before the command has asked them for the last state;
     so every daemon gets a group of its own. They still end with the command: the kernel kills them
-    when it dies.
+    when it dies. Ray has no setting for the group of its daemons.
 
     Ray also takes over SIGTERM, to kill its daemons and leave with a code of its own. A command
     that has a handler keeps it.
     """
-    from ray._private import services, utils  # Ray has no public way; a test notices a change
+    from ray._private import services, utils
 
     popen, take_over = services.ConsolePopen, utils.set_sigterm_handler
 
@@ -57,3 +60,13 @@ def out_of_signals_way() -> Iterator[None]:
             # Ray's core has put one of its own before it, which prints a trace, and at a second
             # signal ends the process.
             signal.signal(signal.SIGTERM, handler)
+
+
+def block_references(dataset: Any) -> Iterator[tuple[Any, int]]:
+    """References to a dataset's blocks and their row counts, in order.
+
+    Ray Data's public iterators copy blocks to the consumer.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield entry.ref, entry.metadata.num_rows

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from timm.loss import SoftTargetCrossEntropy
-from torch import nn
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
 from tats_ray.data.labels import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.models.classifier import build_classifier, build_layered_adamw
-from tats_ray.models.finetune_inputs import mix, training_pixels
 from tats_ray.models.nonfinite import spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
 from tats_ray.models.ranks import ALONE, Ranks
-from tats_ray.models.state import load_model_state, model_state
+from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.training.finetune_inputs import mix, training_pixels
 from tats_ray.training.finetune_state import ClassifierState, load_pretrained
-from tats_ray.training.step_figures import StepFigures
-from tats_ray.training.work import StepReport
+from tats_ray.training.step_metrics import StepMetrics
+from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
 
 
 class ClassifierTrainer:
@@ -33,7 +30,7 @@ class ClassifierTrainer:
         classes: list[str],
         labels: ClipLabels,
         device: torch.device,
-        wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+        wrap: Wrap = unwrapped,
     ) -> None:
         """Args: wrap: makes the model data-parallel.
 
@@ -55,10 +52,11 @@ class ClassifierTrainer:
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
         self.optimizer.watch(self.model)
         self._loss = SoftTargetCrossEntropy()
-        self._figures = StepFigures(train, self.optimizer, "classifier")
+        self._metrics = StepMetrics(train, self.optimizer, "classifier")
 
-    def train_step(self, clips: Clips) -> None:
-        """One optimiser step on this rank's clips."""
+    def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
+        """One optimiser step on this rank's clips, of which the classifier sees every token."""
+        assert masks is None, "a classifier sees every token"
         config = self.config
         labels = torch.from_numpy(self._labels.at(clips.positions)).to(self.device)
         pixels = training_pixels(config, clips, self.device)
@@ -72,20 +70,20 @@ class ClassifierTrainer:
         self.optimizer.zero_grad()
         spread(loss).backward()
         norm = self.optimizer.step(learning_rate(config.train, self.step))
-        self._figures.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
+        self._metrics.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
         self.step += 1
 
+    def weights(self) -> State:
+        return {}  # nobody reads them while it trains; the version says how far it is
+
     def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
-        """Figures of the steps since the last call; arguments and errors as `StepFigures.read`."""
-        return self._figures.read(self.step, ranks)
+        return self._metrics.read(self.step, ranks)
 
     def state(self) -> ClassifierState:
-        """Copy of weights and optimiser."""
         moments = self.optimizer.state(self.classifier)
         return ClassifierState(self.step, self.classes, model_state(self.classifier), moments)
 
     def load(self, state: ClassifierState) -> None:
-        """Continues from a state."""
         load_model_state(self.classifier, state.weights)
         self.optimizer.load(self.classifier, state.optimizer)
         self.step = state.step

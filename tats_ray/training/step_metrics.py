@@ -1,4 +1,4 @@
-"""Figures of training steps, which stay on the device until they are read."""
+"""Metrics of training steps, which stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tats_ray.config.train import TrainSection
 from tats_ray.models.nonfinite import Fault, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.ranks import Ranks
-from tats_ray.training.work import StepReport
+from tats_ray.training.trainer import StepReport
 
 
 @dataclass(frozen=True)
 class _Step:
-    figures: dict[str, Tensor]
+    metrics: dict[str, Tensor]
     own_fault: Tensor
     clips: np.ndarray
 
 
-class StepFigures:
+class StepMetrics:
     """Collects scalars per step; reading them is the only synchronisation with the device."""
 
     def __init__(self, section: TrainSection, optimizer: GuardedOptimizer, what: str) -> None:
@@ -33,14 +33,14 @@ class StepFigures:
         self._what = what
         self._unread: list[_Step] = []
 
-    def add(self, figures: dict[str, Tensor], clips: np.ndarray) -> None:
-        """Takes the figures of the step that the optimiser has just taken.
+    def add(self, metrics: dict[str, Tensor], clips: np.ndarray) -> None:
+        """Takes the metrics of the step that the optimiser has just taken.
 
         Args:
-            figures: the same names, `loss` and `gradient_norm` among them, at every step.
+            metrics: the same names, `loss` and `gradient_norm` among them, at every step.
             clips: int64 [b], places of this rank's clips in the stream.
         """
-        self._unread.append(_Step(figures, self._optimizer.own_fault, clips))
+        self._unread.append(_Step(metrics, self._optimizer.own_fault, clips))
 
     def read(self, step: int, ranks: Ranks) -> list[StepReport]:
         """Reports of the steps since the last call; all ranks call it after the same step.
@@ -55,21 +55,21 @@ class StepFigures:
         if not self._unread:
             return []
         unread, self._unread = self._unread, []
-        names = list(unread[0].figures)
-        table = torch.stack([torch.stack(list(taken.figures.values())) for taken in unread])
+        names = list(unread[0].metrics)
+        table = torch.stack([torch.stack(list(taken.metrics.values())) for taken in unread])
         reports = []
         rows = ranks.mean(table).tolist()
         first = step - len(rows)
         for number, (taken, row) in enumerate(zip(unread, rows, strict=True), first):
-            figures = dict(zip(names, row, strict=True))
+            metrics = dict(zip(names, row, strict=True))
             skipped = []
-            if not math.isfinite(figures["gradient_norm"]):
-                skipped = [self._skip(number + 1, taken, figures["loss"], ranks)]
-                figures = {}
-            figures["lr"] = learning_rate(self._section, number)
+            if not math.isfinite(metrics["gradient_norm"]):
+                skipped = [self._skip(number + 1, taken, metrics["loss"], ranks)]
+                metrics = {}
+            metrics["lr"] = learning_rate(self._section, number)
             if self._section.skip_nonfinite:
-                figures["skipped_steps"] = float(self._optimizer.skipped)
-            reports.append(StepReport(number + 1, figures, skipped))
+                metrics["skipped_steps"] = float(self._optimizer.skipped)
+            reports.append(StepReport(number + 1, metrics, skipped))
         return reports
 
     def _skip(self, step: int, taken: _Step, loss: float, ranks: Ranks) -> Fault:

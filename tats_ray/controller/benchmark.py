@@ -10,18 +10,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tats_ray.config import Config
-from tats_ray.data.clips import Clips
+from tats_ray.controller.executor import Completed
+from tats_ray.controller.in_process import InProcessExecutor
+from tats_ray.controller.loop import run_iterations
+from tats_ray.controller.pretrain import pretraining_task
+from tats_ray.data.clips import BlockSlice, ClipBatch, Clips, Cursor
 from tats_ray.data.decode import decode_clips
 from tats_ray.data.motion.prior import clip_motion
+from tats_ray.data.quarantine import Quarantine
 from tats_ray.data.stage import clip_request, motion_request
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.models.precision import default_device
-from tats_ray.rl.serial_learner import SerialActorLearner
-from tats_ray.training.trainer import MAETrainer
 
 WARM_UP_STEPS = 3
 
@@ -52,33 +58,42 @@ class StepCost:
 
 
 class Bench:
-    """One system's serial training steps on clips that lie in memory."""
+    """One system's iterations in this process, on clips that lie in memory.
+
+    It is the source of the batches of its executor and takes what these complete.
+    """
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        self.trainer = MAETrainer(config, device)
-        self.learner = (
-            SerialActorLearner(config, device, self.trainer.mae) if config.masking.learned else None
-        )
+        # Warm-up is of no interest here: every step is one of the system's own.
+        masking = config.masking.model_copy(update={"warmup_steps": 0})
+        config = config.model_copy(update={"masking": masking})
+        manifest = pa.table({"path": pa.array([], pa.string())})
+        task = pretraining_task(config, manifest)
         self.clips = _random_clips(config)
+        self.executor = InProcessExecutor(task, self, Quarantine(), device)
         self.device = device
         self.losses: list[float] = []
+        self._step = 0
 
     def seconds(self) -> float:
         """Takes one step; returns its time."""
-        taken = _seconds(self.step, self.device)
-        self.losses += [report.figures["loss"] for report in self.trainer.reports()]
-        return taken
+        return _seconds(self.step, self.device)
 
     def step(self) -> None:
-        """One step on the same clips."""
-        trainer, config = self.trainer, self.trainer.config
-        known = torch.empty((0, config.visible), dtype=torch.int64)
-        if self.learner is not None:
-            scored = self.clips.rows(0, config.rollout_clips)
-            rollout, _ = self.learner.run_round(scored, trainer.step)
-            known = torch.from_numpy(rollout.visible[:, 0])
-        sampler = None if self.learner is None else self.learner.sampler
-        trainer.train_step(self.clips, trainer.complete(self.clips, known, sampler))
+        """One iteration on the same clips."""
+        step = self._step
+        self._step = run_iterations(self.executor, self, range(step, step + 1))
+
+    def next_batch(self, first: int, clips: int) -> ClipBatch:
+        return ClipBatch(first, (BlockSlice(self.clips, 0, clips),), Cursor())
+
+    def begin(self, step: int, batch: ClipBatch) -> None: ...
+
+    def wants_state(self, step: int) -> bool:
+        return False
+
+    def take(self, completed: Completed, *, last_step: int | None = None) -> None:
+        self.losses += [report.metrics["loss"] for report in completed.reports]
 
 
 def measure_step(config: Config, steps: int) -> StepCost:
@@ -105,6 +120,22 @@ def measure_step(config: Config, steps: int) -> StepCost:
         first_loss=bench.losses[WARM_UP_STEPS],
         last_loss=bench.losses[-1],
     )
+
+
+def step_flops(config: Config) -> float:
+    """Floating-point operations of one serial training step: forward and backward of the
+    autoencoder, of the masker, and of rollouts and PPO where there are some. Decoding, motion
+    estimation and element-wise work are not counted."""
+    bench = Bench(config, default_device())
+    # PyTorch counts no operations in its fused attention on a CPU; the plain one does the same.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        bench.step()
+    return float(counter.get_total_flops())
+
+
+def equal_cost_steps(steps: int, reference: float, cost: float) -> int:
+    """Steps of `cost` each that together cost as much as `steps` of `reference` each."""
+    return max(1, round(steps * reference / cost))
 
 
 def _prior_seconds(config: Config, clips: int) -> float:

@@ -12,7 +12,7 @@ import pytest
 # Four threads that are there at the same time and allocate, then glibc's own account of its heaps.
 _HEAPS = """
 import ctypes, threading
-from tats_ray.actors.processes import share_one_heap
+from tats_ray.actors.cluster import share_one_heap
 
 share_one_heap()
 libc = ctypes.CDLL(None)

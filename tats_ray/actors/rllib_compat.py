@@ -1,0 +1,38 @@
+"""Private names of RLlib 2.60, each with the reason why no public one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.rllib.core.learner import learner_group
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+from tats_ray.actors.file_rendezvous import LearnerRendezvousConfig
+
+
+@contextmanager
+def learners_meet_in_a_file() -> Iterator[None]:
+    """Around whatever starts learners that are all on this machine.
+
+    RLlib has no setting for how its learners meet: it asks a function of its module.
+    """
+    published = learner_group._get_backend_config
+    learner_group._get_backend_config = lambda learner_class: LearnerRendezvousConfig()
+    try:
+        yield
+    finally:
+        learner_group._get_backend_config = published
+
+
+def actor_manager(group: EnvRunnerGroup) -> FaultTolerantActorManager:
+    """What calls the rollout workers. The group's public calls hide which one failed, and why."""
+    return group._worker_manager
+
+
+def learner_rank(learner: Learner) -> int:
+    """The learner's place among all; RLlib tells it to the learner and to nobody else."""
+    rank: int = learner._learner_index
+    return rank

@@ -1,0 +1,228 @@
+"""The driver's side of the Train workers: items out, reports and states back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from tats_ray.actors.cluster import Resources
+from tats_ray.actors.file_rendezvous import FileRendezvousConfig
+from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, start_hub
+from tats_ray.actors.train_worker import WorkerPlan, run_worker
+from tats_ray.config.job import JobConfig
+from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
+from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.rl.learner import VersionedWeights
+from tats_ray.training.trainer import BuildTrainer, TrainerState
+
+_POLL_SECONDS = 2.0  # how often a wait looks whether what it waits for has died
+_END_SECONDS = 10.0  # that a Train run has to end by itself
+_SHORT_LIMIT = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainRunPlan:
+    """What a Train run trains.
+
+    Attributes:
+        build_sampler: as in `WorkerPlan`.
+        state: what the workers begin with; None for a fresh model.
+        quarantined: path -> reason of videos that are known to be broken.
+        storage: directory for Ray Train's own bookkeeping.
+    """
+
+    settings: JobConfig
+    build_trainer: BuildTrainer
+    build_sampler: Callable[[], TrajectorySampler] | None
+    state: TrainerState | None
+    quarantined: dict[str, str]
+    storage: Path
+
+
+@contextlib.contextmanager
+def train_run(plan: TrainRunPlan, resources: Resources) -> Iterator[TrainRun]:
+    """A hub and the Train workers behind it, which come up meanwhile; ended with the block."""
+    name = f"hub-{plan.settings.run.name}-{uuid.uuid4().hex[:8]}"
+    hub = start_hub(name, plan.quarantined)
+    run = TrainRun(plan, name, hub, resources)
+    try:
+        if plan.state is not None:
+            hub.store_snapshot(plan.state, False, [])
+        run.start()
+        yield run
+    finally:
+        run.close()
+
+
+class TrainRun:
+    """Every wait has a time limit, and notices when the Train workers have failed."""
+
+    def __init__(self, plan: TrainRunPlan, name: str, hub: HubClient, resources: Resources) -> None:
+        self.hub = hub
+        self._settings = plan.settings
+        self._workers = _TrainThread(_torch_trainer(plan, name, resources))
+        self._events = TrainerEvents()
+
+    def start(self) -> None:
+        """Begins to bring the workers up; does not wait for them."""
+        self._workers.start()
+
+    def push(self, item: WorkItem) -> None:
+        """Submits the next step."""
+        self.hub.push(item)
+
+    def weights(self, at_least: int) -> VersionedWeights:
+        """The newest published weights, once `at_least` steps are done."""
+        return self._until(
+            lambda: self.hub.weights(at_least, _POLL_SECONDS),
+            f"version {at_least} of the model from the Train workers",
+        )
+
+    def events(self) -> TrainerEvents:
+        """Reports and states since the last call; does not wait. A failure is raised once
+        everything that came before it has been returned."""
+        self._drain(0, 0.0)
+        if not (self._events.reports or self._events.states):
+            self._raise_failure()
+        return self._taken()
+
+    def finish(self, step: int) -> TrainerEvents:
+        """Ends the run after `step` steps and returns the remaining events."""
+        self.hub.end(step)
+        limit = self._settings.cluster.wait_seconds
+        deadline = time.monotonic() + limit
+        while not self._workers.join(0.1):
+            known = len(self._events.reports)
+            self._drain(step, _POLL_SECONDS)
+            self._raise_failure()
+            if len(self._events.reports) > known:
+                deadline = time.monotonic() + limit
+            if time.monotonic() > deadline:
+                raise ComponentTimeoutError(f"the Train workers did not end within {limit:g} s")
+        self._check()
+        return self._taken()
+
+    def close(self) -> None:
+        """Ends the Train workers and the hub."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            self.hub.end(0, seconds=_SHORT_LIMIT)
+        self._workers.join(_END_SECONDS)
+        self.hub.kill()
+
+    def _until(self, ask: Callable[[], T | None], what: str) -> T:
+        """Asks until there is an answer, and looks at the Train workers in between."""
+        limit = self._settings.cluster.wait_seconds
+        deadline = time.monotonic() + limit
+        while (answer := ask()) is None:
+            self._check()
+            if time.monotonic() > deadline:
+                raise ComponentTimeoutError(
+                    f"waited {limit:g} s (cluster.wait_seconds) for {what}; the cluster may lack "
+                    "free CPUs or a worker may be stuck"
+                )
+        return answer
+
+    def _drain(self, until: int, seconds: float) -> None:
+        fresh = self.hub.drain(until, seconds)
+        self._events.reports += fresh.reports
+        self._events.states += fresh.states
+        self._events.failure = self._events.failure or fresh.failure
+
+    def _taken(self) -> TrainerEvents:
+        events, self._events = self._events, TrainerEvents(failure=self._events.failure)
+        return events
+
+    def _check(self) -> None:
+        self._drain(0, 0.0)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._events.failure is not None:
+            raise self._events.failure
+        error = self._workers.error
+        if error is not None:
+            raise ComponentFailedError(
+                "the Train workers failed after train.max_failures="
+                f"{self._settings.train.max_failures} restarts: {_root_cause(error)}"
+            )
+
+
+class _TrainThread:
+    """`TorchTrainer.fit` in a thread of the driver."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self._trainer = trainer
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the run's end; false at the time limit."""
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What a run that has ended failed with."""
+        return None if self._thread.is_alive() else self._error
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self._error = error
+
+
+def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchTrainer:
+    settings = plan.settings
+    worker_plan = WorkerPlan(
+        hub=hub,
+        build_trainer=plan.build_trainer,
+        build_sampler=plan.build_sampler,
+        use_gpu=resources.train_gpus > 0,
+        threads=settings.cluster.threads,
+        wait_seconds=settings.cluster.wait_seconds,
+        snapshot_interval=settings.train.snapshot_interval,
+        publish_interval=settings.train.publish_interval,
+    )
+    each = {"CPU": resources.train_cpus}
+    if resources.train_gpus:
+        each["GPU"] = resources.train_gpus
+    return TorchTrainer(
+        run_worker,
+        train_loop_config={"plan": [ray.put(worker_plan)]},
+        torch_config=FileRendezvousConfig() if settings.cluster.mode == "local" else None,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.train.workers,
+            use_gpu=worker_plan.use_gpu,
+            resources_per_worker=each,
+        ),
+        run_config=ray.train.RunConfig(
+            name=hub,
+            storage_path=str(plan.storage),
+            failure_config=ray.train.FailureConfig(max_failures=settings.train.max_failures),
+        ),
+    )
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first telling line of a chain of wrapped errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"

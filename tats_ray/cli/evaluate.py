@@ -1,0 +1,60 @@
+"""Command line of jobs/evaluate.py: `RUN [MANIFEST] section.key=value ...`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tats_ray.cli.command_line import run_guarded, use_threads
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.load import load_as, read_yaml
+from tats_ray.errors import ConfigError, RunDirectoryError
+
+
+def evaluate_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/evaluate.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate a fine-tuned run on a test manifest with several views per video."
+    )
+    parser.add_argument("run", type=Path, help="directory of a fine-tuning run")
+    parser.add_argument(
+        "rest",
+        nargs="*",
+        metavar="MANIFEST section.key=value",
+        help="test manifest (default: the run's) and changed settings, such as views.temporal=2",
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _evaluate(given.run, given.rest))
+
+
+def _evaluate(run: Path, rest: list[str]) -> int:
+    given = [text for text in rest if "=" not in text]
+    if len(given) > 1:
+        raise ConfigError(f"one manifest at a time, got {' '.join(given)}")
+    _check_run(run)
+    overrides = [text for text in rest if "=" in text]
+    run = run.absolute()
+    place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
+    config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.evaluate import evaluate_run
+    from tats_ray.controller.finetune import manifests
+    from tats_ray.tracking.console import say_summary
+
+    manifest = given[0] if given else manifests(config)[1]
+    if manifest is None:
+        raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
+    say_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0
+
+
+def _check_run(run: Path) -> None:
+    """Raises: RunDirectoryError: it is not the directory of a fine-tuning run."""
+    if not (run / "config.yaml").is_file():
+        raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
+    if "masking" in read_yaml(run / "config.yaml"):
+        raise RunDirectoryError(
+            f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
+            f"(jobs/finetune.py train.initial_weights={run}), or look at its features "
+            f"(jobs/probe.py probe.checkpoint={run})"
+        )

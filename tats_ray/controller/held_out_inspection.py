@@ -1,0 +1,87 @@
+"""Pictures and enrichment on held-out clips, each when it is due."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tats_ray.config import Config
+from tats_ray.controller.run_directory import RunDirectory
+from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
+from tats_ray.evaluation.enrichment import Enrichment
+from tats_ray.evaluation.held_out import load_held_out
+from tats_ray.evaluation.inspection import Inspector, random_enrichment
+from tats_ray.storage import writing
+from tats_ray.tracking.pictures import save_pictures
+from tats_ray.tracking.tracker import Tracker
+from tats_ray.training.checkpoint import RunState
+
+HELD_OUT_CLIPS = 64  # clips that enrichment is measured on
+
+
+class HeldOutInspection:
+    """Looks at pre-training states with the run's own masks; remembers the newest enrichment."""
+
+    def __init__(self, config: Config, directory: RunDirectory, manifest: str) -> None:
+        """Decodes the held-out clips.
+
+        Raises:
+            TooManyBrokenVideosError: none of them can be decoded.
+        """
+        self._config = config
+        self._pictures = directory.pictures
+        self._enrichment: Enrichment | None = None
+        try:
+            self._clips = load_held_out(config, manifest, HELD_OUT_CLIPS)
+        except VideoDecodeError as error:
+            raise TooManyBrokenVideosError(
+                f"{manifest}: none of the first {HELD_OUT_CLIPS} videos to look at can be decoded; "
+                f"the first is {error}; repair the manifest (data.held_out_manifest or "
+                "data.manifest)"
+            ) from None
+
+    def is_due(self, step: int) -> bool:
+        tracking = self._config.tracking
+        return _due(step, tracking.picture_interval) or _due(step, tracking.enrichment_interval)
+
+    def inspect(self, state: RunState, tracker: Tracker, *, last: bool) -> dict[str, float]:
+        step, tracking = state.step, self._config.tracking
+        draw = last or _due(step, tracking.picture_interval)
+        measure = last or _due(step, tracking.enrichment_interval)
+        if not (draw or measure):
+            return {}
+        inspector = Inspector(self._config, state)
+        if draw:
+            self._draw(inspector, step, tracker)
+        if not measure:
+            return {}
+        self._enrichment = inspector.enrichment(self._clips)
+        return _finite(self._enrichment)
+
+    def summary(self) -> dict[str, Any]:
+        """The newest enrichment, beside that of random masks on the same clips."""
+        learned, chance = self._enrichment, random_enrichment(self._config, self._clips)
+        return {
+            "motion_enrichment": None if learned is None else learned.moving,
+            "static_enrichment": None if learned is None else learned.static,
+            "motion_enrichment_random": None if chance is None else chance.moving,
+        }
+
+    def _draw(self, inspector: Inspector, step: int, tracker: Tracker) -> None:
+        shown = inspector.inspect(self._clips.rows(0, self._config.tracking.picture_clips))
+        with writing(self._pictures):
+            files = save_pictures(shown, self._config.grid, self._pictures, step)
+        for file in files:
+            tracker.mlflow.log_file(file, "pictures")
+
+
+def _due(step: int, interval: int | None) -> bool:
+    return interval is not None and step % interval == 0
+
+
+def _finite(measured: Enrichment | None) -> dict[str, float]:
+    """Finite metrics of an enrichment, by name."""
+    if measured is None:
+        return {}
+    metrics = {"enrichment/moving": measured.moving, "enrichment/static": measured.static}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -1,0 +1,158 @@
+"""Ray mode: decode tasks, rollout workers, PPO learners and Train workers around the hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import numpy as np
+
+from tats_ray.actors.cluster import Resources
+from tats_ray.actors.decode_stream import RayClipStream, decode_stream
+from tats_ray.actors.hub import TrainerEvents, WorkItem
+from tats_ray.actors.object_store import ITEMS_AHEAD
+from tats_ray.actors.ppo_algorithm import MaskingPPO, ppo_algorithm
+from tats_ray.actors.ppo_learner import UpdateRequest
+from tats_ray.actors.train_run import TrainRun, TrainRunPlan, train_run
+from tats_ray.controller.executor import Completed, ExecutorLostError, StartingPoint, Task
+from tats_ray.data.clips import ClipBatch
+from tats_ray.models.nonfinite import Fault
+from tats_ray.rl.learner import PolicyState, VersionedWeights
+from tats_ray.rl.rollout import Rollout
+from tats_ray.tracking.console import say
+from tats_ray.training.checkpoint import RunState
+from tats_ray.training.pretraining_model import build_policy
+from tats_ray.training.trainer import StepReport
+
+
+class RayExecutor:
+    """Iterations run ahead of the Train workers: by at most `rl.staleness` steps where rollouts
+    need the newest autoencoder, else by a few batches."""
+
+    def __init__(
+        self, task: Task, workers: TrainRun, stream: RayClipStream, algorithm: MaskingPPO | None
+    ) -> None:
+        self.workers = workers
+        self.stream = stream
+        self.algorithm = algorithm
+        self._task = task
+        self._ahead = max(ITEMS_AHEAD, task.settings.train.publish_interval)
+        self._mae: VersionedWeights | None = None  # that scored the newest rollouts
+        self._metrics: dict[int, dict[str, float]] = {}  # by the number of finished steps
+        self._skipped: dict[int, list[Fault]] = {}
+        self._wanted: dict[int, PolicyState | None] = {}  # policies of the states asked for
+
+    def next_batch(self, step: int) -> ClipBatch:
+        size = self._task.settings.train.batch_size
+        return self.stream.next_batch(step * size, size)
+
+    def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
+        settings = self._task.rollouts
+        if self.algorithm is None or settings is None or step < settings.warmup_steps:
+            self.workers.weights(max(0, step - self._ahead))
+            return None
+        started = time.monotonic()
+        self._mae = self.workers.weights(max(0, step - settings.rl.staleness))
+        waited = time.monotonic() - started
+        clips = batch.rows(0, settings.rollout_clips)
+        collected = self.algorithm.roll_out(step, clips, self._mae)
+        for failure in collected.failures:
+            say(f"step {step + 1}: {failure}; its clips went to others")
+        self._metrics[step + 1] = collected.metrics | {"rollout/wait_seconds": waited}
+        return collected.rollout
+
+    def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
+        if rollout is None or self.algorithm is None:
+            return
+        assert self._mae is not None, "rollouts come first"
+        clips = batch.rows(0, len(rollout))
+        summary = self.algorithm.update(UpdateRequest(step, clips, rollout, self._mae))
+        self._metrics[step + 1] |= summary.metrics
+        self._skipped[step + 1] = summary.skipped
+
+    def train(
+        self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
+    ) -> None:
+        visible: np.ndarray | None = None
+        policy: VersionedWeights | None = None
+        if rollout is not None and self.algorithm is not None:
+            visible = rollout.visible[:, 0]
+            policy = self.algorithm.policy if len(visible) < len(batch) else None
+        if snapshot:
+            self._wanted[step + 1] = self._policy_state()
+        self.workers.push(WorkItem(step, batch, snapshot, visible, policy))
+
+    def completed(self) -> Completed:
+        return self._completed(self.workers.events())
+
+    def finish(self, step: int) -> Completed:
+        self._wanted[step] = self._policy_state()
+        return self._completed(self.workers.finish(step))
+
+    def quarantined(self) -> Mapping[str, str]:
+        return self.workers.hub.known()
+
+    def _completed(self, events: TrainerEvents) -> Completed:
+        """The Train workers' events with what belongs to their steps here; each wanted state once,
+        though a replay or the end may bring it again."""
+        reports = [
+            StepReport(
+                report.step,
+                report.metrics | self._metrics.pop(report.step, {}),
+                report.skipped + self._skipped.pop(report.step, []),
+            )
+            for report in events.reports
+        ]
+        states = [
+            RunState(state, self._wanted.pop(state.step))
+            for state in events.states
+            if state.step in self._wanted
+        ]
+        return Completed(reports, states)
+
+    def _policy_state(self) -> PolicyState | None:
+        return None if self.algorithm is None else self.algorithm.policy_state()
+
+
+@contextmanager
+def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[RayExecutor]:
+    """An executor on the connected cluster; everything that it starts ends with the block.
+
+    Raises:
+        ExecutorLostError: what the block met when the hub was dead.
+    """
+    rollouts, state = task.rollouts, start.state
+    plan = TrainRunPlan(
+        settings=task.settings,
+        build_trainer=task.build_trainer,
+        build_sampler=None if rollouts is None else partial(build_policy, rollouts),
+        state=None if state is None else state.trainer,
+        quarantined=start.quarantined,
+        storage=start.storage,
+    )
+    with ExitStack() as parts:
+        workers = parts.enter_context(train_run(plan, resources))  # they come up meanwhile
+        try:
+            algorithm = None
+            if rollouts is not None:
+                log = start.storage / "start.log"
+                algorithm = parts.enter_context(ppo_algorithm(rollouts, resources, log))
+                if state is not None and state.policy is not None:
+                    algorithm.load_policy_state(state.policy)
+            stream = parts.enter_context(
+                decode_stream(
+                    task.plan,
+                    start.progress.cursor,
+                    workers.hub,
+                    decode_cpus=resources.decode_cpus,
+                    wait_seconds=task.settings.cluster.wait_seconds,
+                )
+            )
+            workers.weights(start.progress.step)
+            yield RayExecutor(task, workers, stream, algorithm)
+        except Exception as error:
+            if workers.hub.is_dead():
+                raise ExecutorLostError(str(error)) from error
+            raise

@@ -1,0 +1,192 @@
+"""The sampler being trained: policy, optimiser and update of one rank, in any mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.rl import RLSection
+from tats_ray.data.clip_inputs import ClipInputs
+from tats_ray.data.clips import Clips
+from tats_ray.models.mae import PatchEmbedding
+from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
+from tats_ray.models.precision import autocast
+from tats_ray.models.ranks import ALONE, Ranks
+from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
+from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.models.tokens import patchify
+from tats_ray.rl.environment import ReconstructionEnvironment
+from tats_ray.rl.rollout import Rollout, collect_rollout, join_rollouts
+from tats_ray.rl.update import (
+    Policy,
+    UpdatePlace,
+    UpdateSummary,
+    build_ppo_batch,
+    ppo_update,
+    read_update,
+)
+
+
+@dataclass(frozen=True)
+class VersionedWeights:
+    """A version number and where its weights are.
+
+    `ref` is an object reference that was put once and is shared by all readers; inside this record
+    Ray passes it on without fetching it.
+    """
+
+    version: int
+    ref: Any
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """Sampler (actor and critic) and its optimiser after `version` updates."""
+
+    version: int
+    sampler: State
+    optimizer: State
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """What one learner updates with.
+
+    Attributes:
+        inputs: how clips become pixels.
+        tubelet, patch: frames and pixels per side of one token.
+        minibatch_clips: clips per minibatch of this learner.
+        skip_limit: updates that may be left out because they are not finite.
+    """
+
+    rl: RLSection
+    inputs: ClipInputs
+    tubelet: int
+    patch: int
+    precision: str
+    minibatch_clips: int
+    skip_limit: int
+
+
+class PolicyLearner:
+    """Updates a sampler on rollouts, with the one PPO update that all modes share."""
+
+    def __init__(self, sampler: TrajectorySampler, settings: LearnerSettings) -> None:
+        """Args: sampler: on the device to compute on."""
+        rl = settings.rl
+        self.sampler = sampler
+        self.settings = settings
+        self.device = next(sampler.parameters()).device
+        self.adamw = build_adamw(sampler, rl.lr, rl.weight_decay, (0.9, 0.999))
+        self.optimizer = GuardedOptimizer(self.adamw, rl.gradient_clip, settings.skip_limit)
+
+    def update(
+        self,
+        rollout: Rollout,
+        clips: Clips,
+        step: int,
+        *,
+        embedding: PatchEmbedding,
+        policy: Policy | None = None,
+        ranks: Ranks = ALONE,
+    ) -> UpdateSummary:
+        """One update on this rank's rollouts.
+
+        Args:
+            embedding: of the autoencoder that scored them; patch tokens are the policy's state.
+            policy: the sampler's data-parallel form, where there is one.
+
+        Raises:
+            NonFiniteError: as `read_update`.
+        """
+        settings = self.settings
+        batch = build_ppo_batch(
+            self.sampler, self._tokens(embedding, clips), rollout, settings.rl, settings.precision
+        )
+        trace = ppo_update(
+            policy or self._forward,
+            self.optimizer,
+            batch,
+            settings.rl,
+            minibatch_clips=settings.minibatch_clips,
+        )
+        return read_update(trace, self.optimizer, UpdatePlace(step, clips.positions, ranks))
+
+    def state(self, version: int) -> PolicyState:
+        """Copy of weights and optimiser."""
+        moments = self.optimizer.state(self.sampler)
+        return PolicyState(version, model_state(self.sampler), moments)
+
+    def load(self, state: PolicyState) -> None:
+        """Continues from a state."""
+        load_model_state(self.sampler, state.sampler)
+        self.optimizer.load(self.sampler, state.optimizer)
+
+    @torch.no_grad()
+    def _tokens(self, embedding: PatchEmbedding, clips: Clips) -> Tensor:
+        """The policy's state of each clip, [B, N, d]: computed once, reused over the epochs."""
+        settings = self.settings
+        pixels = settings.inputs.pixels(clips, self.device)
+        with autocast(settings.precision, self.device):
+            return embedding(patchify(pixels, settings.tubelet, settings.patch))
+
+    def _forward(self, tokens: Tensor) -> PolicyOutput:
+        with autocast(self.settings.precision, self.device):
+            return self.sampler(tokens)
+
+
+class InProcessPolicy:
+    """Rollout worker and PPO learner in one process; its environment is the autoencoder in
+    training.
+
+    Attributes:
+        version: updates so far.
+    """
+
+    def __init__(self, environment: ReconstructionEnvironment, learner: PolicyLearner) -> None:
+        self.environment = environment
+        self.learner = learner
+        self.version = 0
+
+    @property
+    def sampler(self) -> TrajectorySampler:
+        return self.learner.sampler
+
+    def roll_out(self, clips: Clips, step: int) -> Rollout:
+        """Rollouts of the clips; the autoencoder is of version `step`."""
+        rl = self.learner.settings.rl
+        self.environment.version = step
+        # In the same chunks as rollout workers take, so that sums round alike.
+        chunks = [
+            clips.rows(start, start + rl.rollout_clips)
+            for start in range(0, len(clips), rl.rollout_clips)
+        ]
+        return join_rollouts(
+            [
+                collect_rollout(
+                    self.environment,
+                    self.sampler,
+                    chunk,
+                    policy_version=self.version,
+                    draws=rl.draws_per_clip,
+                )
+                for chunk in chunks
+            ]
+        )
+
+    def update(self, rollout: Rollout, clips: Clips, step: int) -> UpdateSummary:
+        """One PPO update; errors as `PolicyLearner.update`."""
+        embedding = self.environment.mae.patch_embedding
+        summary = self.learner.update(rollout, clips, step, embedding=embedding)
+        self.version += 1
+        return summary
+
+    def state(self) -> PolicyState:
+        return self.learner.state(self.version)
+
+    def load(self, state: PolicyState) -> None:
+        self.learner.load(state)
+        self.version = state.version

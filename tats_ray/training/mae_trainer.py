@@ -1,0 +1,187 @@
+"""The autoencoder being trained: model, optimiser and step, on one device of any mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tats_ray.config import Config
+from tats_ray.data.clips import Clips
+from tats_ray.data.randomness import Stream, torch_seed
+from tats_ray.masking.build import build_masker
+from tats_ray.masking.random import RandomMasker
+from tats_ray.models.features import FeatureEncoder
+from tats_ray.models.mae import build_mae
+from tats_ray.models.nonfinite import spread
+from tats_ray.models.official import load_official
+from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
+from tats_ray.models.precision import autocast
+from tats_ray.models.ranks import ALONE, Ranks
+from tats_ray.models.sampler import Sampler
+from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.training.policy import build_inputs
+from tats_ray.training.pretraining_model import build_pretraining_model
+from tats_ray.training.step_metrics import StepMetrics
+from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
+
+_MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
+
+
+@dataclass(frozen=True)
+class MAEState:
+    """Autoencoder, what trains in its step, and their optimiser after `step` steps.
+
+    Attributes:
+        heads: joint sampler and further decoders; empty for most systems.
+    """
+
+    step: int
+    mae: State
+    heads: State
+    optimizer: State
+
+    def files(self) -> dict[str, State]:
+        heads = {"heads": self.heads} if self.heads else {}
+        return {"mae": self.mae, "mae_optimizer": self.optimizer, **heads}
+
+    def documents(self) -> dict[str, Any]:
+        return {}
+
+
+class MAETrainer:
+    """One rank's share of the autoencoder's training.
+
+    `step` counts finished steps. Metrics stay on the device until `reports` reads them.
+    """
+
+    def __init__(self, config: Config, device: torch.device, wrap: Wrap = unwrapped) -> None:
+        """Args: wrap: makes the model data-parallel; its gradient then equals that of the global
+        mean, because every rank has as many clips.
+
+        Raises:
+            FeatureEncoderError: the encoder of a feature target cannot be had.
+            CheckpointError: `train.initial_weights` is not of this model.
+        """
+        self.config = config
+        self.device = device
+        self.inputs = build_inputs(config)
+        target = config.model.feature_target
+        self._encoder = (
+            FeatureEncoder(target, config.grid, config.data.size, device)
+            if target.encoder
+            else None
+        )
+        self.mae = build_mae(config.model, config.grid, config.run.seed)
+        width = None if self._encoder is None else self._encoder.width
+        self.parts = build_pretraining_model(config, self.mae, width)
+        if config.train.initial_weights is not None:
+            load_official(self.parts, Path(config.train.initial_weights))
+        self.parts.to(device)
+        self.model = wrap(self.parts)
+        train = config.train
+        adamw = build_adamw(
+            self.parts, train.lr, train.weight_decay, (train.betas[0], train.betas[1])
+        )
+        self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
+        self.optimizer.watch(self.model)
+        self.step = 0
+        self._metrics = StepMetrics(train, self.optimizer, "autoencoder")
+
+    def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
+        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step.
+
+        Args:
+            masks: what rollouts decided; None where there were none.
+        """
+        config = self.config
+        if config.masking.joint:  # its dropout: the same after a resume
+            torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
+            choice = self._mask_noise(clips)  # of the draw inside the step
+        else:
+            choice = self.visible(clips, masks)
+        losses = self._losses(clips, choice)
+        loss = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad()
+        spread(loss).backward()
+        norm = self.optimizer.step(learning_rate(config.train, self.step))
+        metrics = {"loss": loss.detach(), "gradient_norm": norm}
+        if len(losses) > 1:
+            metrics |= {f"loss/{name}": term.detach() for name, term in losses.items()}
+        self._metrics.add(metrics, clips.positions)
+        self.step += 1
+
+    def visible(self, clips: Clips, masks: Masks | None) -> Tensor:
+        """Visible tokens of all clips, int64 [b, k]: what was rolled out, and for the other clips
+        what the system's masker draws."""
+        if masks is None:
+            return self._fill_visible(clips, None)
+        rolled_out = torch.from_numpy(masks.rollout_visible).to(self.device)
+        if len(rolled_out) == len(clips):
+            return rolled_out
+        others = clips.rows(len(rolled_out), len(clips))
+        return torch.cat([rolled_out, self._fill_visible(others, masks.sampler)])
+
+    def weights(self) -> State:
+        return model_state(self.mae)
+
+    def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
+        return self._metrics.read(self.step, ranks)
+
+    def state(self) -> MAEState:
+        moments = self.optimizer.state(self.parts)
+        return MAEState(self.step, model_state(self.mae), self._heads(), moments)
+
+    def load(self, state: MAEState) -> None:
+        weights = {f"{_MAE}{name}": value for name, value in state.mae.items()}
+        load_model_state(self.parts, weights | state.heads)
+        self.optimizer.load(self.parts, state.optimizer)
+        self.step = state.step
+
+    def _losses(self, clips: Clips, choice: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms of the clips, scalars on the device."""
+        self.model.train()
+        pixels = self.inputs.pixels(clips, self.device)
+        with autocast(self.config.train.precision, self.device):
+            return self.model(
+                pixels,
+                choice,
+                self.inputs.target_noise(clips.first, len(clips), self.device),
+                self.inputs.motion(clips, self.device),
+                None if self._encoder is None else self._encoder(pixels),
+            )
+
+    def _fill_visible(self, clips: Clips, sampler: Sampler | None) -> Tensor:
+        """Visible tokens of clips that were not rolled out, int64 [b, k]; at random where the
+        system learns by rollouts and has no policy yet."""
+        config, noise = self.config, self._mask_noise(clips)
+        if config.learns_by_rollouts and sampler is None:
+            return RandomMasker(config.visible).select(noise)
+        masker = build_masker(config, sampler)
+        view = None
+        if masker.reads == "tokens":
+            view = self._patch_tokens(clips)
+        elif masker.reads == "motion":
+            view = self.inputs.motion(clips, self.device)
+        return masker.select(noise, view)
+
+    @torch.no_grad()
+    def _patch_tokens(self, clips: Clips) -> Tensor:
+        """What a sampler sees of clips, [b, N, d]."""
+        patches = self.mae.patches(self.inputs.pixels(clips, self.device))
+        with autocast(self.config.train.precision, self.device):
+            return self.mae.patch_embedding(patches)
+
+    def _mask_noise(self, clips: Clips) -> Tensor:
+        return self.inputs.mask_noise(clips.first, len(clips), self.device)
+
+    def _heads(self) -> State:
+        """Weights of everything but the autoencoder."""
+        return {
+            name: value
+            for name, value in model_state(self.parts).items()
+            if not name.startswith(_MAE)
+        }

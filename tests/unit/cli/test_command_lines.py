@@ -1,0 +1,37 @@
+"""What a command says where it cannot begin, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tats_ray.cli.benchmark import benchmark_main
+from tats_ray.cli.evaluate import evaluate_main
+from tats_ray.cli.finetune import finetune_main
+from tats_ray.cli.pretrain import pretrain_main
+from tats_ray.config import dump_config
+from tests.conftest import tiny_config
+
+
+@pytest.mark.parametrize("main", [pretrain_main, finetune_main, benchmark_main])
+def test_a_job_that_is_given_nothing_says_how_to_begin(main, capsys):
+    assert main([]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: there is nothing to run: begin with python jobs/")
+    assert "--config configs/" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/runs", "gs://bucket", "hdfs://host/runs"])
+def test_an_address_as_output_directory_is_refused(folder, tmp_path, monkeypatch, capsys):
+    """It used to be taken for the name of a folder."""
+    monkeypatch.chdir(tmp_path)
+    assert pretrain_main(["run.name=a", f"run.output_dir={folder}"]) == 2
+    assert f"run.output_dir: '{folder}' is an address" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluating_a_pretraining_run_says_what_to_do_instead(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(dump_config(tiny_config()))
+    assert evaluate_main([str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path}: is a pre-training run, which has no classifier" in message
+    assert "jobs/finetune.py" in message and "jobs/probe.py" in message
