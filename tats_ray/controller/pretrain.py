@@ -99,7 +99,7 @@ class PretrainRun(TrainingRun[TrainingState]):
 
     def read_state(self, checkpoint: Path) -> TrainingState:
         state = read_state(checkpoint)
-        if self._config.masking.learned and state.policy is None:
+        if self._config.learns_by_rollouts and state.policy is None:
             raise CheckpointError(
                 f"{checkpoint / 'sampler.safetensors'}: is missing; remove that folder, and the "
                 "run continues from the checkpoint before"

@@ -55,7 +55,7 @@ class RayBackend:
         snapshot = None if state is None else state.train
         self._link = TrainLink(self.config, self._quarantined, snapshot)
         self._link.start(mae_worker, self._storage, self._shares)  # comes up meanwhile
-        if self.config.masking.learned:
+        if self.config.learns_by_rollouts:
             with native_stderr_to(self._storage / "start.log"):
                 self._algorithm = build_algorithm(self.config, self._shares)
             if state is not None and state.policy is not None:
@@ -76,7 +76,7 @@ class RayBackend:
         config = self.config
         visible = np.empty((0, config.visible), dtype=np.int64)
         policy: VersionedWeights | None = None
-        if self._algorithm is not None and step >= config.masking.warmup_steps:
+        if self._algorithm is not None and step >= config.sampler_warmup_steps:
             started = time.monotonic()
             mae = self._link.weights(max(0, step - config.rl.staleness))
             waited = time.monotonic() - started

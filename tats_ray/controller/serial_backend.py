@@ -35,7 +35,7 @@ class SerialBackend:
         device = default_device()
         self._trainer = MAETrainer(self.config, device)
         self._learner: SerialActorLearner | None = None
-        if self.config.masking.learned:
+        if self.config.learns_by_rollouts:
             self._learner = SerialActorLearner(self.config, device, self._trainer.mae)
         if state is not None:
             self._trainer.load(state.train)
@@ -51,7 +51,7 @@ class SerialBackend:
         figures: dict[str, float] = {}
         known = torch.empty((0, self.config.visible), dtype=torch.int64)
         sampler = None
-        if self._learner is not None and step >= self.config.masking.warmup_steps:
+        if self._learner is not None and step >= self.config.sampler_warmup_steps:
             rollout, figures = self._roll_out(clips, step)
             known = torch.from_numpy(rollout.visible[:, 0])
             sampler = self._learner.sampler

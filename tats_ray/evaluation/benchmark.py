@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tats_ray.config import Config
+from tats_ray.config.masking import MaskingSettings
 from tats_ray.data.clips import Clips
 from tats_ray.data.decode import decode_clips
 from tats_ray.data.motion.prior import clip_motion
@@ -57,7 +58,9 @@ class Bench:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.trainer = MAETrainer(config, device)
         self.learner = (
-            SerialActorLearner(config, device, self.trainer.mae) if config.masking.learned else None
+            SerialActorLearner(config, device, self.trainer.mae)
+            if config.learns_by_rollouts
+            else None
         )
         self.clips = _random_clips(config)
         self.device = device
@@ -91,7 +94,7 @@ def measure_step(config: Config, steps: int) -> StepCost:
     for _ in range(WARM_UP_STEPS):
         bench.seconds()
     memory = _peak_memory(device)
-    plain = config.masking.model_copy(update={"system": "random"})
+    plain = MaskingSettings(system="random", ratio=config.masking.ratio)
     reference = Bench(config.model_copy(update={"masking": plain}), device)
     for _ in range(WARM_UP_STEPS):
         reference.seconds()

@@ -29,7 +29,10 @@ class SerialActorLearner:
         self.config = config
         self.environment = ReconstructionEnvironment(config, device, mae)
         self.sampler = build_sampler(
-            config.masking.sampler, config.model.width, config.grid, config.run.seed
+            config.masking.sampler,  # type: ignore[attr-defined]
+            config.model.width,
+            config.grid,
+            config.run.seed,
         ).to(device)
         adamw = build_adamw(self.sampler, config.rl.lr, config.rl.weight_decay, (0.9, 0.999))
         limit = config.train.skip_nonfinite

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.masking.build import build_masker
-from tats_ray.masking.random import RandomMasker
+from tats_ray.masking.selection import draw_evenly, select_visible
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.inputs import clip_motion, mask_noise
 from tats_ray.models.mae import build_mae
@@ -79,7 +78,7 @@ class MAETrainer:
             visible: int64 [b, k]; None where the joint sampler draws them.
         """
         config = self.config
-        if config.masking.joint:  # its dropout: the same after a resume
+        if config.learns_in_step:  # its dropout: the same after a resume
             torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
         figures = mae_step(
             config, self.model, self.optimizer, clips, visible, self.step, encoder=self._encoder
@@ -94,7 +93,7 @@ class MAETrainer:
             known: int64 [a, k], a <= b, of the first clips, which were rolled out.
             sampler: policy for the others; None draws at random (fixed maskers draw their own way).
         """
-        if self.config.masking.joint:
+        if self.config.learns_in_step:
             return None
         known = known.to(self.device)
         if len(known) == len(clips):
@@ -106,15 +105,14 @@ class MAETrainer:
         """Visible tokens of clips that were not rolled out, int64 [b, k]."""
         config = self.config
         noise = mask_noise(config, clips.first, len(clips), self.device)
-        if config.masking.learned and sampler is None:
-            return RandomMasker(config.visible).select(noise)
-        masker = build_masker(config, sampler)
-        view = None
-        if masker.reads == "tokens":
+        if config.learns_by_rollouts and sampler is None:
+            return draw_evenly(noise, config.visible)
+        system, view = config.masking_system, None
+        if system.reads == "tokens":
             view = patch_tokens(config, self.mae.patch_embedding, clips, self.device)
-        elif masker.reads == "motion":
+        elif system.reads != "nothing":
             view = clip_motion(config, clips, self.device)
-        return masker.select(noise, view)
+        return select_visible(system, noise, view, sampler)
 
     def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
         """Figures of the steps since the last call; arguments and errors as `StepFigures.read`."""
