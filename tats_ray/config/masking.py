@@ -152,16 +152,17 @@ def _find(name: str, module: str, attribute: str) -> Any:
     if name not in SYSTEMS and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a script's own folder stands there, not the user's
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
             f"masking.system: {name} cannot be imported ({error}); start where its module lies, or "
             "install it"
         ) from None
-    except AttributeError:
+    if not hasattr(found, attribute):
         raise ConfigError(
             f"masking.system: {module} has no {attribute}; name its class as package.module:Class"
-        ) from None
+        )
+    return getattr(found, attribute)
 
 
 def _lacks(found: Any) -> Iterator[str]:
