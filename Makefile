@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-SOURCES := tats_ray jobs tests
+SOURCES := tats_ray jobs examples tests
 PYTEST  := $(BIN)/python -m pytest
 
 .PHONY: setup demo test test-all lint format clean

@@ -92,7 +92,10 @@ class CompareConfig(TrackedConfig):
         changes = given.get("pretrain", {})
         if not isinstance(changes, dict):
             return given
-        return {**given, "base": None, "pretrain": _merge(read_yaml(Path(given["base"])), changes)}
+        tree, masking = read_yaml(Path(given["base"])), changes.get("masking")
+        if isinstance(masking, dict) and "system" in masking:
+            apply_override(tree, f"masking.system={masking['system']}")
+        return {**given, "base": None, "pretrain": _merge(tree, changes)}
 
     @model_validator(mode="after")
     def parts_are_valid(self) -> CompareConfig:

@@ -10,11 +10,19 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tats_ray.config.masking import MaskingSettings, settings_class, switch_system
 from tats_ray.config.section import Section
 from tats_ray.config.tree import Config
 from tats_ray.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Section)
+
+# Former dotted name -> what to write instead. A former section is one entry.
+RENAMED = {
+    "masking.adamae": "masking.heads, .dropout, .coefficient and .detach (masking.system=adamae)",
+    "masking.mgm": "masking.rule, .smoothing and .still_pixels (masking.system=mgm)",
+    "masking.trackmae": "masking.motion_ratio (masking.system=trackmae)",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,7 +110,7 @@ def validate_as(kind: type[Kind], tree: dict[str, Any]) -> Kind:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_one_line(kind, error)) from None
+        raise ConfigError(_one_line(kind, tree, error)) from None
 
 
 def dump_config(config: Section) -> str:
@@ -139,6 +147,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Sets what `a.b=value` says in a plain mapping, in place.
 
+    Another `masking.system` keeps the settings that all systems have and drops those of the former
+    system; overrides behind it add the new one's.
+
     Raises:
         ConfigError: names the override.
     """
@@ -155,7 +166,10 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"{dotted}: '{section}' is a value, not a section")
-    node[key] = value
+    if dotted == "masking.system":
+        switch_system(node, value)
+    else:
+        node[key] = value
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -169,7 +183,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _one_line(kind: type[Section], error: ValidationError) -> str:
+def _one_line(kind: type[Section], tree: dict[str, Any], error: ValidationError) -> str:
     """The first fault: `field: what is wrong; remedy`."""
     faults = error.errors()
     # A misspelt key also shows as a missing one: name the misspelling.
@@ -177,8 +191,10 @@ def _one_line(kind: type[Section], error: ValidationError) -> str:
     parts = [str(part) for part in fault["loc"]]
     field = ".".join(parts) or "config"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if field in RENAMED:
+        return f"{field}: has been renamed; use {RENAMED[field]}"
     if fault["type"] == "extra_forbidden":
-        return f"{field}: unknown key{_suggestion(kind, parts)}"
+        return f"{field}: unknown key{_suggestion(kind, tree, parts)}"
     if fault["type"] == "missing":
         return f"{field}: is required; set it in the file or as {field}=..."
     if fault["type"] == "value_error":
@@ -186,11 +202,13 @@ def _one_line(kind: type[Section], error: ValidationError) -> str:
     return f"{field}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
 
 
-def _suggestion(kind: type[Section], parts: list[str]) -> str:
+def _suggestion(kind: type[Section], tree: dict[str, Any], parts: list[str]) -> str:
     section: Any = kind
     for part in parts[:-1]:
         field = section.model_fields.get(part)
         section = field.annotation if field else None
+        if section is MaskingSettings:
+            section = settings_class(tree[part])
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             return ""
     names = list(section.model_fields)

@@ -1,4 +1,4 @@
-"""Motion that comes with a clip: what MGM masks by, and what TrackMAE masks by and predicts."""
+"""Motion that comes with a clip: what masking systems read and the motion target predicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ FIELD_SOURCES = frozenset({"vectors", "dense_flow"})
 class MotionSection(Section):
     """Computed where clips are decoded, or read from a cache that jobs/prepare_data.py made.
 
-    `auto` is `vectors` for MGM, `lucas_kanade` for TrackMAE or a motion target, else `none`.
+    `auto` is `vectors` where a masking system reads a field, `lucas_kanade` where one reads tracks
+    or tracks are a target, else `none`.
     """
 
     source: Literal["auto", "none", "vectors", "lucas_kanade", "dense_flow", "cotracker3"] = "auto"

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from tats_ray.config.data import DataSection
-from tats_ray.config.geometry import visible_tokens
 from tats_ray.config.job import JobConfig
-from tats_ray.config.masking import MaskingSection
+from tats_ray.config.masking import (
+    MaskingSettings,
+    MaskingSystem,
+    RolloutSettings,
+    default_settings,
+    settings_class,
+    system_class,
+)
 from tats_ray.config.motion import FIELD_SOURCES, Form
 from tats_ray.config.rl import RLSection
 
 
 class Config(JobConfig):
     data: DataSection = DataSection()
-    masking: MaskingSection = MaskingSection()
+    masking: SerializeAsAny[MaskingSettings] = Field(default_factory=default_settings)
     rl: RLSection = RLSection()
+
+    @field_validator("masking", mode="before")
+    @classmethod
+    def read_as_its_system(cls, given: Any) -> Any:
+        """A union by `masking.system`: a setting of another system is an unknown key."""
+        return settings_class(given).model_validate(given) if isinstance(given, dict) else given
+
+    @property
+    def _system(self) -> type[MaskingSystem]:
+        return system_class(self.masking.system)
+
+    @property
+    def masking_system(self) -> MaskingSystem:
+        """The system that chooses the visible tokens."""
+        return self._system(self.masking, self.grid)
 
     @property
     def visible(self) -> int:
         """Visible tokens per clip, the same for every clip of the run."""
-        return visible_tokens(self.masking.system, self.grid, self.masking.ratio)
+        return self.masking_system.count_visible()
 
     @property
     def targets(self) -> int:
@@ -30,10 +53,10 @@ class Config(JobConfig):
 
     @property
     def motion_form(self) -> Form:
-        """What the clips carry: a field for MGM, tracks for TrackMAE and the motion target."""
-        if self.masking.system == "mgm":
+        """What the clips carry: what the masking system reads, tracks for the motion target."""
+        if self._system.reads == "field":
             return "field"
-        tracks = self.masking.system == "trackmae" or self.model.motion_target.weight > 0
+        tracks = self._system.reads == "tracks" or self.model.motion_target.weight > 0
         return "tracks" if tracks else "none"
 
     @property
@@ -58,12 +81,17 @@ class Config(JobConfig):
     @property
     def learns_by_rollouts(self) -> bool:
         """Whether rollouts and PPO train the system's sampler."""
-        return self.masking.learned
+        return self._system.trained_by == "rollouts"
 
     @property
-    def warmup_steps(self) -> int:
-        """Steps with random masks before rollouts begin."""
-        return self.masking.warmup_steps
+    def learns_in_step(self) -> bool:
+        """Whether the system's sampler is trained inside the autoencoder's own step."""
+        return self._system.trained_by == "step"
+
+    @property
+    def sampler_warmup_steps(self) -> int:
+        """Steps with random masks before rollouts start."""
+        return self.masking.warmup_steps if isinstance(self.masking, RolloutSettings) else 0
 
     @property
     def rollout_actors(self) -> int:
@@ -93,12 +121,13 @@ class Config(JobConfig):
         return self.rl.minibatch_clips // max(1, self.rl.learners)
 
     @model_validator(mode="after")
-    def some_tokens_are_visible(self) -> Config:
+    def masking_fits(self) -> Config:
         if not 0 < self.visible < self.grid.tokens:
             raise ValueError(
                 f"masking.ratio {self.masking.ratio} leaves {self.visible} of "
                 f"{self.grid.tokens} tokens visible: at least one must be visible and one masked"
             )
+        self.masking.check(self.grid, self.model.width)
         return self
 
     @model_validator(mode="after")
@@ -112,25 +141,14 @@ class Config(JobConfig):
             )
         if self.motion_form == "field" and self.motion_source not in FIELD_SOURCES:
             raise ValueError(
-                f"data.motion.source {self.motion_source} follows points, but masking.system mgm "
-                f"needs a field: use one of {', '.join(sorted(FIELD_SOURCES))}"
+                f"data.motion.source {self.motion_source} follows points, but masking.system "
+                f"{self.masking.system} needs a field: use one of "
+                f"{', '.join(sorted(FIELD_SOURCES))}"
             )
         if self.motion_form == "field" and self.model.motion_target.weight > 0:
             raise ValueError(
-                "model.motion_target needs tracks and masking.system mgm a field: set "
-                "model.motion_target.weight=0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def systems_fit(self) -> Config:
-        width, heads = self.model.width, self.masking.adamae.heads
-        if self.masking.system == "adamae" and width % heads:
-            raise ValueError(f"masking.adamae.heads {heads} does not divide model.width {width}")
-        if self.masking.joint and self.masking.warmup_steps:
-            raise ValueError(
-                "masking.warmup_steps is for PPO's sampler; adamae trains from the first step: "
-                "set masking.warmup_steps=0"
+                "model.motion_target needs tracks, but masking.system "
+                f"{self.masking.system} a field: set model.motion_target.weight=0"
             )
         return self
 
@@ -142,8 +160,7 @@ class Config(JobConfig):
                 f"model.target.frames {frames} must be a multiple of the {time} time slices and "
                 f"at most data.frames {self.data.frames}"
             )
-        scored = self.masking.learned or self.masking.joint
-        if scored and not self.model.target.weight:
+        if self._system.trained_by != "nothing" and not self.model.target.weight:
             raise ValueError(
                 f"masking.system {self.masking.system} learns from the pixel error: set "
                 "model.target.weight above 0"
@@ -152,7 +169,7 @@ class Config(JobConfig):
 
     @model_validator(mode="after")
     def rounds_divide(self) -> Config:
-        if not self.masking.learned:
+        if not self.learns_by_rollouts:
             return self
         learners, part = max(1, self.rl.learners), self.rl.minibatch_clips
         if self.rollout_clips % learners:
@@ -168,7 +185,7 @@ class Config(JobConfig):
 
     @model_validator(mode="after")
     def versions_arrive_in_time(self) -> Config:
-        if self.masking.learned and self.train.publish_interval > self.rl.staleness + 1:
+        if self.learns_by_rollouts and self.train.publish_interval > self.rl.staleness + 1:
             raise ValueError(
                 f"train.publish_interval {self.train.publish_interval} would never meet "
                 f"rl.staleness {self.rl.staleness}: use at most rl.staleness + 1"

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tats_ray.config import Config
+from tats_ray.config.masking import MaskingSettings, RolloutSettings
 from tats_ray.controller.executor import Completed
 from tats_ray.controller.in_process import InProcessExecutor
 from tats_ray.controller.loop import run_iterations
@@ -64,9 +65,9 @@ class Bench:
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        # Warm-up is of no interest here: every step is one of the system's own.
-        masking = config.masking.model_copy(update={"warmup_steps": 0})
-        config = config.model_copy(update={"masking": masking})
+        if isinstance(config.masking, RolloutSettings):  # every step is to be one of its own
+            masking = config.masking.model_copy(update={"warmup_steps": 0})
+            config = config.model_copy(update={"masking": masking})
         manifest = pa.table({"path": pa.array([], pa.string())})
         task = pretraining_task(config, manifest)
         self.clips = _random_clips(config)
@@ -106,7 +107,7 @@ def measure_step(config: Config, steps: int) -> StepCost:
     for _ in range(WARM_UP_STEPS):
         bench.seconds()
     memory = _peak_memory(device)
-    plain = config.masking.model_copy(update={"system": "random"})
+    plain = MaskingSettings(system="random", ratio=config.masking.ratio)
     reference = Bench(config.model_copy(update={"masking": plain}), device)
     for _ in range(WARM_UP_STEPS):
         reference.seconds()

@@ -73,7 +73,7 @@ class InProcessExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         settings = self._task.rollouts
-        if self.policy is None or settings is None or step < settings.warmup_steps:
+        if self.policy is None or settings is None or step < settings.sampler_warmup_steps:
             return None
         started = time.monotonic()
         rollout = self.policy.roll_out(self._clips.rows(0, settings.rollout_clips), step)

@@ -50,7 +50,7 @@ class RayExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         settings = self._task.rollouts
-        if self.algorithm is None or settings is None or step < settings.warmup_steps:
+        if self.algorithm is None or settings is None or step < settings.sampler_warmup_steps:
             self.workers.weights(max(0, step - self._ahead))
             return None
         started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,10 +13,7 @@ from tats_ray.config.model import TargetSection
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.enrichment import Enrichment, enrichment
 from tats_ray.evaluation.held_out import HeldOut
-from tats_ray.masking.build import build_masker
-from tats_ray.masking.random import RandomMasker
-from tats_ray.masking.slices import token_speed
-from tats_ray.models.adamae import AdaMAESampler
+from tats_ray.masking.selection import LearnedSystem, draw_evenly, select_visible, token_speed
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import load_model_state
@@ -68,12 +66,13 @@ class Inspector:
             first: place of the first clip among all held-out ones.
         """
         noise = _noise(self.config, first, len(clips))
-        masker = build_masker(self.config, self.sampler)
-        if masker.reads != "tokens":
-            return masker.select(noise, clips.motion if masker.reads == "motion" else None), None
-        assert self.sampler is not None, "who reads tokens has a sampler"
+        system, sampler = self.config.masking_system, self.sampler
+        if system.reads != "tokens":
+            view = None if system.reads == "nothing" else clips.motion
+            return select_visible(system, noise, view, sampler), None
         tokens = self.mae.patch_embedding(self.mae.patches(clips.pixels))
-        return masker.select(noise, tokens), self.sampler.log_probs(tokens)
+        visible = select_visible(system, noise, tokens, sampler)
+        return visible, None if sampler is None else sampler.log_probs(tokens)
 
     @torch.no_grad()
     def inspect(self, clips: HeldOut) -> Inspection:
@@ -121,9 +120,9 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
         sampler = build_policy(config).eval()
         load_model_state(sampler, state.policy.sampler)
         return sampler
-    if not config.masking.joint:
+    if not config.learns_in_step:
         return None
-    joint = AdaMAESampler(config.masking.adamae, config.model.width, config.grid).eval()
+    joint = cast(LearnedSystem, config.masking_system).build_sampler(config.model.width).eval()
     prefix, trainer = "sampler.", state.trainer
     assert isinstance(trainer, MAEState), "states of pre-training are inspected"
     weights = {
@@ -132,13 +131,12 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
         if name.startswith(prefix)
     }
     load_model_state(joint, weights)
-    return joint
+    return cast(Sampler, joint)
 
 
 def random_enrichment(config: Config, clips: HeldOut) -> Enrichment | None:
     """The same figure for random masks: 1.0 up to chance."""
-    masker = RandomMasker(config.visible)
-    return _enrichment(masker.select(_noise(config, 0, len(clips))), clips)
+    return _enrichment(draw_evenly(_noise(config, 0, len(clips)), config.visible), clips)
 
 
 def _enrichment(visible: Tensor, clips: HeldOut) -> Enrichment | None:

@@ -1,18 +1,23 @@
-"""Drawing and holding sets of visible tokens."""
+"""What a masking system does, and the arithmetic of token indices that systems share.
+
+Like the systems themselves it imports neither torch nor numpy: the configuration loads them all.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from torch import Tensor
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.masking import MaskingSystem
 
-View = Literal["nothing", "tokens", "motion"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tats_ray.models.sampler import Sampler
 
 
-class Masker(Protocol):
-    """Chooses the visible tokens of a batch. One class per system."""
-
-    reads: View  # what `select` looks at beside the noise
+class FixedSystem(MaskingSystem, Protocol):
+    """A system that nothing trains."""
 
     def select(self, noise: Tensor, view: Tensor | None) -> Tensor:
         """Draws visible tokens.
@@ -28,6 +33,53 @@ class Masker(Protocol):
         ...
 
 
+class LearnedSystem(MaskingSystem, Protocol):
+    """A system that draws from a sampler's policy by Gumbel-top-k."""
+
+    def build_sampler(self, token_width: int) -> nn.Module:
+        """A sampler with fresh weights and the methods of `tats_ray.models.sampler.Sampler`; one
+        that rollouts train has those of `TrajectorySampler`.
+
+        Args:
+            token_width: of the patch tokens that it reads.
+        """
+        ...
+
+
+class StepSystem(LearnedSystem, Protocol):
+    """A learned system whose sampler is trained in the model's own step."""
+
+    def loss(self, log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
+        """Scalar loss of the sampler.
+
+        Args:
+            log_probs: float32 [B, N].
+            targets: int64 [B, q], predicted masked tokens.
+            error: float32 [B, q], their reconstruction errors.
+        """
+        ...
+
+
+def select_visible(
+    system: MaskingSystem, noise: Tensor, view: Tensor | None, sampler: Sampler | None
+) -> Tensor:
+    """Visible tokens of any system, int64 [B, k]; nothing is trained.
+
+    Args:
+        noise, view: as of `FixedSystem.select`.
+        sampler: of a learned system.
+    """
+    if system.trained_by == "nothing":
+        return cast(FixedSystem, system).select(noise, view)
+    import torch
+
+    assert sampler is not None, "a learned system draws from its sampler"
+    assert view is not None, "a sampler reads the patch tokens"
+    with torch.no_grad():
+        log_probs = sampler.log_probs(view)
+    return draw_without_replacement(log_probs, noise, system.count_visible())
+
+
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, count: int) -> Tensor:
     """Gumbel-top-k: `count` tokens from softmax(log_probs) without replacement, in drawn order.
 
@@ -38,9 +90,36 @@ def draw_without_replacement(log_probs: Tensor, noise: Tensor, count: int) -> Te
     Returns:
         int64 [B, count]; the order follows Plackett-Luce (Kool et al. 2019).
     """
-    return (log_probs + noise).topk(count, dim=1, sorted=True).indices
+    return draw_evenly(log_probs + noise, count)
 
 
-def uniform_from_gumbel(noise: Tensor) -> Tensor:
-    """Uniform numbers in (0, 1) out of standard Gumbel ones, of the same shape."""
-    return (-(-noise).exp()).exp()
+def draw_evenly(noise: Tensor, count: int) -> Tensor:
+    """`count` places of [B, N] in random order, int64 [B, count]; every set is equally likely."""
+    return noise.topk(count, dim=1, sorted=True).indices
+
+
+def tube(places: Tensor, grid: TokenGrid) -> Tensor:
+    """The same places in every time slice: int64 [B, m] -> token indices [B, T' * m]."""
+    return tokens_of_slices(places[:, None, :].expand(-1, grid.time, -1), grid)
+
+
+def tokens_of_slices(places: Tensor, grid: TokenGrid) -> Tensor:
+    """Places of each time slice: int64 [B, T', m] -> token indices [B, T' * m]."""
+    import torch
+
+    offsets = torch.arange(grid.time, device=places.device) * grid.per_slice
+    return (places + offsets[None, :, None]).flatten(1)
+
+
+def token_speed(motion: Tensor) -> Tensor:
+    """Mean length of the 2 x 2 displacements of each token.
+
+    Args:
+        motion: float [B, T', 2 rows, 2 columns, 2].
+
+    Returns:
+        float [B, T', rows * columns], in the unit of `motion`.
+    """
+    from einops import reduce
+
+    return reduce(motion.norm(dim=-1), "b t (r p) (c q) -> b t (r c)", "mean", p=2, q=2)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from tats_ray.config.geometry import TokenGrid
-from tats_ray.masking.selection import View
-from tats_ray.masking.slices import tube
+from tats_ray.config.geometry import TokenGrid, visible_per_slice
+from tats_ray.config.masking import MaskingSettings, Reads, TrainedBy
+from tats_ray.masking.selection import draw_evenly, tube
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class TubeMasker:
-    """Draws the same positions visible in each of the grid's time slices."""
+class Tube:
+    """Draws positions and shows them in each of the grid's time slices."""
 
-    reads: View = "nothing"
+    Settings = MaskingSettings
+    reads: Reads = "nothing"
+    trained_by: TrainedBy = "nothing"
 
-    def __init__(self, grid: TokenGrid, visible: int) -> None:
+    def __init__(self, settings: MaskingSettings, grid: TokenGrid) -> None:
         self.grid = grid
-        self.visible_per_slice = visible // grid.time
+        self.per_slice = visible_per_slice(grid.per_slice, settings.ratio)
 
-    def select(self, noise: Tensor, view: Tensor | None = None) -> Tensor:
+    def count_visible(self) -> int:
+        return self.grid.time * self.per_slice
+
+    def select(self, noise: Tensor, view: Tensor | None) -> Tensor:
         first_slice = noise[:, : self.grid.per_slice]
-        return tube(first_slice.topk(self.visible_per_slice, dim=1).indices, self.grid)
+        return tube(draw_evenly(first_slice, self.per_slice), self.grid)

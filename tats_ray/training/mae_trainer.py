@@ -12,8 +12,7 @@ from torch import Tensor
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.masking.build import build_masker
-from tats_ray.masking.random import RandomMasker
+from tats_ray.masking.selection import draw_evenly, select_visible
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
 from tats_ray.models.nonfinite import spread
@@ -98,7 +97,7 @@ class MAETrainer:
             masks: what rollouts decided; None where there were none.
         """
         config = self.config
-        if config.masking.joint:  # its dropout: the same after a resume
+        if config.learns_in_step:  # its dropout: the same after a resume
             torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
             choice = self._mask_noise(clips)  # of the draw inside the step
         else:
@@ -159,14 +158,13 @@ class MAETrainer:
         system learns by rollouts and has no policy yet."""
         config, noise = self.config, self._mask_noise(clips)
         if config.learns_by_rollouts and sampler is None:
-            return RandomMasker(config.visible).select(noise)
-        masker = build_masker(config, sampler)
-        view = None
-        if masker.reads == "tokens":
+            return draw_evenly(noise, config.visible)
+        system, view = config.masking_system, None
+        if system.reads == "tokens":
             view = self._patch_tokens(clips)
-        elif masker.reads == "motion":
+        elif system.reads != "nothing":
             view = self.inputs.motion(clips, self.device)
-        return masker.select(noise, view)
+        return select_visible(system, noise, view, sampler)
 
     @torch.no_grad()
     def _patch_tokens(self, clips: Clips) -> Tensor:

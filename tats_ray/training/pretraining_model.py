@@ -3,15 +3,17 @@ joint sampler and further decoders, with the sum of their losses."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from tats_ray.config import Config
-from tats_ray.masking.selection import draw_without_replacement
-from tats_ray.models.adamae import AdaMAESampler, sampling_loss
+from tats_ray.config.masking import StepSettings
+from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_replacement
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, initialize, target_index
 from tats_ray.models.motion_target import VALUES, motion_target
-from tats_ray.models.sampler import TrajectorySampler, build_sampler
+from tats_ray.models.sampler import Sampler, TrajectorySampler
 from tats_ray.models.tokens import gather_tokens
 
 
@@ -20,7 +22,7 @@ class PretrainingModel(nn.Module):
 
     Attributes:
         mae: what rollout actors score with and what is evaluated afterwards.
-        sampler: AdaMAE's, or None.
+        sampler: of a system that trains it in this step, or None.
         motion_decoder: TrackMAE's second decoder, or None.
         feature_decoder: decoder of a feature target, or None.
     """
@@ -29,10 +31,10 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.config = config
         self.mae = mae
-        masking, model = config.masking, config.model
-        self.sampler = (
-            AdaMAESampler(masking.adamae, model.width, config.grid) if masking.joint else None
-        )
+        model = config.model
+        self.sampler = None
+        if config.learns_in_step:
+            self.sampler = cast(StepSystem, config.masking_system).build_sampler(model.width)
         self.motion_decoder = self._decoder(VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
         for part in (self.sampler, self.motion_decoder, self.feature_decoder):
@@ -76,8 +78,8 @@ class PretrainingModel(nn.Module):
             error = self.mae.reconstruct(patches, seen, visible, targets).error
             losses["pixels"] = model.target.weight * error.mean()
             if log_probs is not None:
-                loss = sampling_loss(log_probs, targets, error)
-                losses["sampling"] = config.masking.adamae.coefficient * loss
+                loss = cast(StepSystem, config.masking_system).loss(log_probs, targets, error)
+                losses["sampling"] = cast(StepSettings, config.masking).coefficient * loss
         if self.motion_decoder is not None:
             assert motion is not None, "clips carry motion where it is a target"
             wanted = motion_target(motion, model.motion_target.normalize)
@@ -90,13 +92,9 @@ class PretrainingModel(nn.Module):
         return losses
 
     def _log_probs(self, patches: Tensor) -> Tensor:
-        assert self.sampler is not None, "the system has a joint sampler"
-        if self.config.masking.adamae.detach:
-            with torch.no_grad():
-                tokens = self.mae.patch_embedding(patches)
-        else:
+        with torch.set_grad_enabled(not cast(StepSettings, self.config.masking).detach):
             tokens = self.mae.patch_embedding(patches)
-        return self.sampler(tokens)
+        return cast(Sampler, self.sampler).log_probs(tokens)
 
     def _decoder(self, values: int | None) -> Decoder | None:
         """A decoder of its own that shares the mask token, as TrackMAE's."""
@@ -123,7 +121,10 @@ def build_pretraining_model(
 
 def build_policy(config: Config) -> TrajectorySampler:
     """A freshly initialised sampler of a system that rollouts train."""
-    return build_sampler(config.masking.sampler, config.model.width, config.grid, config.run.seed)
+    system = cast(LearnedSystem, config.masking_system)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed + 1)  # not the autoencoder's numbers
+        return cast(TrajectorySampler, system.build_sampler(config.model.width))
 
 
 def _decoder_loss(

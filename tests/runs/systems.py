@@ -12,7 +12,7 @@ from tats_ray.data.manifest import ManifestRow, write_manifest
 
 SYSTEMS = {
     "tats": ["masking.warmup_steps=2", "rl.rollout_fraction=0.5"],
-    "adamae": ["masking.adamae.heads=2"],
+    "adamae": ["masking.heads=2"],
     "mgm": [],
     "trackmae": ["model.motion_target.weight=1"],
     "tube": [],

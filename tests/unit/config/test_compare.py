@@ -48,6 +48,21 @@ def test_a_trial_is_the_base_with_the_arms_overrides_its_ratio_and_seed():
     assert config.pretrain_config(config.trials()[0], "/runs").rl.epochs == 1
 
 
+def test_an_arm_of_another_system_leaves_the_bases_own_settings_behind(tmp_path):
+    """Also where the study's own section names another system than the file that it begins with."""
+    base = tmp_path / "base.yaml"
+    base.write_text("masking: {ratio: 0.7, sampler: {width: 96, heads: 2}}\n")
+    arms = {"base": [], "mgm": ["masking.system=mgm", "masking.smoothing=0.1"]}
+    compare = {"arms": arms, "references": ["base"], "ratios": [0.75], "seeds": [0]}
+    serial = {"cluster": {"mode": "serial"}}
+    config = _load(compare=compare, base=str(base), pretrain=serial)
+    first, second = (config.pretrain_config(trial, "/runs").masking for trial in config.trials())
+    assert (first.sampler.width, second.smoothing, second.ratio) == (96, 0.1, 0.75)
+    changed = serial | {"masking": {"system": "trackmae"}}
+    config = _load(compare=compare, base=str(base), pretrain=changed)
+    assert config.pretrain_config(config.trials()[0], "/runs").masking.motion_ratio == 0.5
+
+
 def test_given_steps_win_over_the_arms():
     config = _load()
     assert config.pretrain_config(config.trials()[1], "/runs", steps=11).train.steps == 11

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tats_ray.config import Config, config_from_dict, dump_config, load_config
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as, read_yaml
+from tats_ray.config.masking import SYSTEMS, MaskingSettings, settings_class
 from tats_ray.errors import ConfigError
 
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
@@ -69,19 +70,26 @@ def _flat(metadata: Iterable[Any]) -> list[Any]:
     return [part for item in metadata for part in getattr(item, "metadata", [item])]
 
 
-def _fields(section: type[BaseModel], prefix: str = "") -> dict[str, st.SearchStrategy]:
-    """Dotted key -> values that the field alone permits."""
+def _fields(
+    section: type[BaseModel], prefix: str = "", *, system: str = "tats"
+) -> dict[str, st.SearchStrategy]:
+    """Dotted key -> values that the field alone permits, under a masking system."""
     found: dict[str, st.SearchStrategy] = {}
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if kind is MaskingSettings:
+                kind = settings_class({"system": system})
             found |= _fields(kind, f"{prefix}{name}.")
+        elif f"{prefix}{name}" == "masking.system":
+            found["masking.system"] = st.just(system)
         else:
             found[f"{prefix}{name}"] = _values(kind, _flat(field.metadata))
     return found | ({"run.name": NAME} if not prefix else {})
 
 
-KINDS = {kind: _fields(kind) for kind in (Config, FinetuneConfig)}
+KINDS = {name: (Config, _fields(Config, system=name)) for name in SYSTEMS}
+KINDS["finetuning"] = (FinetuneConfig, _fields(FinetuneConfig))
 
 
 def _tree(values: dict[str, Any]) -> dict[str, Any]:
@@ -96,16 +104,20 @@ def _tree(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_field_is_drawn():
-    assert len(KINDS[Config]) > 120
-    assert "data.augment.area" in KINDS[Config] and "train.layer_decay" in KINDS[FinetuneConfig]
+    assert len(KINDS["tats"][1]) > 110
+    assert "data.augment.area" in KINDS["tube"][1]
+    assert "train.layer_decay" in KINDS["finetuning"][1]
+    for system, key in (("tats", "sampler.mlp"), ("adamae", "detach"), ("mgm", "rule")):
+        assert f"masking.{key}" in KINDS[system][1]
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.filter_too_much])
-@given(data=st.data(), kind=st.sampled_from(list(KINDS)))
-def test_a_dumped_configuration_loads_as_it_was(tmp_path_factory, data, kind):
-    fields = KINDS[kind]
+@given(data=st.data(), name=st.sampled_from(list(KINDS)))
+def test_a_dumped_configuration_loads_as_it_was(tmp_path_factory, data, name):
+    kind, fields = KINDS[name]
     chosen = data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=8, unique=True))
-    values = {key: data.draw(fields[key], label=key) for key in chosen}
+    values = {} if kind is FinetuneConfig else {"masking.system": name}
+    values |= {key: data.draw(fields[key], label=key) for key in chosen}
     try:
         config = kind.model_validate(_tree(values))
     except ValueError:
@@ -126,16 +138,24 @@ def test_a_text_comes_back_as_it_was(tmp_path, text):
 
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=14)
-SECTIONS = sorted({key.rpartition(".")[0] for key in KINDS[Config]})
+PLACES = [
+    (system, section)
+    for system in SYSTEMS
+    for section in sorted({key.rpartition(".")[0] for key in KINDS[system][1]})
+]
 
 
-@given(section=st.sampled_from(SECTIONS), word=WORD, value=TEXT)
-def test_an_unknown_key_anywhere_is_one_line_that_names_it(section, word, value):
+KEYS = [(system, key) for system in SYSTEMS for key in KINDS[system][1]]
+KEYS += [place for place in PLACES if place[1]]
+
+
+@given(place=st.sampled_from(PLACES), word=WORD, value=TEXT)
+def test_an_unknown_key_anywhere_is_one_line_that_names_it(place, word, value):
+    system, section = place
     dotted = f"{section}.{word}".lstrip(".")
-    known = set(KINDS[Config]) | set(SECTIONS)
-    assume(dotted not in known)
+    assume(dotted not in KINDS[system][1] and (system, dotted) not in PLACES)
     with pytest.raises(ConfigError) as caught:
-        config_from_dict(_tree({dotted: value}))
+        config_from_dict(_tree({"masking.system": system, dotted: value}))
     message = str(caught.value)
     assert message.startswith(f"{dotted}: unknown key; ")
     assert "did you mean" in message or "known here: " in message
@@ -153,10 +173,11 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=300)
-@given(key=st.sampled_from([*KINDS[Config], *filter(None, SECTIONS)]), value=ANYTHING)
+@given(key=st.sampled_from(KEYS), value=ANYTHING)
 def test_any_value_anywhere_is_taken_or_one_line(key, value):
+    system, dotted = key
     try:
-        config_from_dict(_tree({key: value}))
+        config_from_dict(_tree({"masking.system": system, dotted: value}))
     except ConfigError as error:
         assert "\n" not in str(error)
 

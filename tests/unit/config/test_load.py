@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,31 @@ NAMED = "run.name=x"
         ([NAMED, "train.steps=1.5"], "train.steps", "integer"),
         ([NAMED, "train.steps=0"], "train.steps", "greater than or equal to 1"),
         ([NAMED, "data.flip=true"], "data.flip", "unknown key"),
-        ([NAMED, "masking.system=magic"], "masking.system", "'tats'"),
+        ([NAMED, "masking.system=magic"], "masking.system", "known here: tats, adamae, mgm"),
+        ([NAMED, "masking.system=tubes"], "masking.system", "did you mean tube?"),
+        ([NAMED, "masking.system=[1]"], "masking.system", "valid string"),
+        ([NAMED, "masking.system=no.such:System"], "masking.system", "start where its module lies"),
+        ([NAMED, "masking.system=tats_ray.masking.tube:Tub"], "masking.system", "has no Tub"),
+        ([NAMED, "masking.rule=box"], "masking.rule", "known here: system, ratio, warmup_steps"),
+        ([NAMED, "masking.system=mgm", "masking.rul=box"], "masking.rul", "mean masking.rule?"),
+        ([NAMED, "masking.system=mgm", "masking.rule=ring"], "masking.rule", "'box' or 'topk'"),
+        (
+            [NAMED, "masking.sampler.widht=8"],
+            "masking.sampler.widht",
+            "mean masking.sampler.wid",
+        ),
+        (
+            [NAMED, "masking.adamae.heads=8"],
+            "masking.adamae",
+            "renamed; use masking.heads",
+        ),
+        ([NAMED, "masking.mgm={}"], "masking.mgm", "has been renamed; use masking.rule"),
+        ([NAMED, "masking.trackmae=1"], "masking.trackmae", "use masking.motion_ratio"),
+        (
+            [NAMED, "masking.system=trackmae", "masking.ratio=0.3", "masking.motion_ratio=1.0"],
+            "masking.motion_ratio",
+            "set masking.motion_ratio=0.5",
+        ),
         ([NAMED, "data.size=100"], "data.size", "use data.size=96"),
         ([NAMED, "data.frames=15"], "data.frames", "model.tubelet 2"),
         ([NAMED, "masking.ratio=0.9999"], "masking.ratio", "at least one must be visible"),
@@ -54,11 +79,11 @@ NAMED = "run.name=x"
             "model.motion_target",
             "set model.motion_target.weight=0",
         ),
-        ([NAMED, "masking.system=adamae", "masking.adamae.heads=7"], "masking.adamae.heads", "768"),
+        ([NAMED, "masking.system=adamae", "masking.heads=7"], "masking.heads", "768"),
         (
             [NAMED, "masking.system=adamae", "masking.warmup_steps=9"],
             "masking.warmup_steps",
-            "set masking.warmup_steps=0",
+            "unknown key; known here: system, ratio, coefficient",
         ),
         ([NAMED, "data.repeats=3"], "data.block_clips", "not divisible by data.repeats 3"),
         ([NAMED, "masking.system=frame", "masking.ratio=0.1"], "masking.ratio", "one masked"),
@@ -131,9 +156,36 @@ def test_overrides_come_after_the_file_and_in_order(tmp_path):
     assert (config.run.name, config.train.steps, config.train.base_lr) == ("file", 7, 1e-3)
 
 
-def test_dump_and_load_agree():
-    config = load_config(None, [NAMED, "model.size=large", "rl.staleness=3"])
+@pytest.mark.parametrize(
+    "overrides", [["masking.sampler.width=96"], ["masking.system=mgm", "masking.rule=topk"]]
+)
+def test_dump_and_load_agree(overrides):
+    config = load_config(None, [NAMED, "model.size=large", "rl.staleness=3", *overrides])
     assert config_from_dict(yaml.safe_load(dump_config(config))) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_another_system_keeps_what_all_have_and_drops_what_only_the_former_has(tmp_path):
+    path = tmp_path / "tats.yaml"
+    path.write_text(
+        "run: {name: a}\nmasking: {ratio: 0.8, warmup_steps: 3, sampler: {width: 9, heads: 3}}"
+    )
+    assert load_config(path, ["masking.system=tats"]).masking.sampler.width == 9
+    switched = load_config(path, ["masking.system=mgm", "masking.rule=topk"]).masking
+    assert (switched.ratio, switched.rule) == (0.8, "topk")
+    back = load_config(path, ["masking.system=mgm", "masking.rule=topk", "masking.system=tats"])
+    assert (back.masking.ratio, back.masking.warmup_steps, back.masking.sampler.width) == (
+        0.8, 0, 384,
+    )  # fmt: skip
+
+
+def test_a_switch_hides_no_misspelling_and_no_foreign_key_of_a_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"masking.ratoi: unknown key"):
+        load_config(None, [NAMED, "masking.ratoi=0.5", "masking.system=tube"])
+    path = tmp_path / "both.yaml"
+    path.write_text("run: {name: a}\nmasking: {system: tube, sampler: {width: 96}}\n")
+    with pytest.raises(ConfigError, match=r"masking.sampler: unknown key; known here: system, rat"):
+        load_config(path, [])
 
 
 def test_size_fills_what_is_not_given():

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.masking import MGMSection, System
+from tats_ray.config.masking import SYSTEMS, system_class
 from tats_ray.data.randomness import Stream, gumbel_rows
-from tats_ray.masking.build import build_masker
-from tats_ray.masking.frame import FrameMasker
-from tats_ray.masking.mgm import MGMMasker
-from tats_ray.masking.random import RandomMasker
-from tats_ray.masking.selection import draw_without_replacement
-from tats_ray.masking.trackmae import TrackMAEMasker
-from tats_ray.masking.tube import TubeMasker
-from tats_ray.models.sampler import build_sampler
+from tats_ray.masking.selection import draw_without_replacement, select_visible
 from tests.conftest import tiny_config
 
 GRID = TokenGrid(4, 3, 3)
@@ -30,21 +22,33 @@ def _noise(rows, tokens):
     return torch.from_numpy(gumbel_rows(0, Stream.MASK, 0, rows, tokens))
 
 
+def _system(name, grid, visible, **settings):
+    """A system that shows as many tokens."""
+    system = system_class(name)
+    for hidden in range(1, 1000):  # the ratio, in thousandths
+        built = system(system.Settings(system=name, ratio=hidden / 1000, **settings), grid)
+        if built.count_visible() == visible:
+            return built
+    raise AssertionError(f"{name} cannot show {visible} tokens of {grid}")
+
+
 def _view(config, reads, rows):
     if reads == "tokens":
         return torch.randn(rows, config.grid.tokens, config.model.width)
-    if reads == "motion":
-        points = config.motion_points
-        return torch.randn(rows, config.grid.time, points, points, 2) * 4
-    return None
+    if reads == "nothing":
+        return None
+    points = config.motion_points
+    return torch.randn(rows, config.grid.time, points, points, 2) * 4
 
 
-@pytest.mark.parametrize("system", get_args(System))
-def test_draws_are_distinct_and_counted(system):
-    config = tiny_config(f"masking.system={system}", "masking.adamae.heads=2", "data.size=64")
-    sampler = build_sampler(config.masking.sampler, config.model.width, config.grid, 0)
-    masker = build_masker(config, sampler)
-    visible = masker.select(_noise(50, config.grid.tokens), _view(config, masker.reads, 50))
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_draws_are_distinct_and_counted(name):
+    config = tiny_config(f"masking.system={name}", "data.size=64")
+    system, sampler = config.masking_system, None
+    if system.trained_by != "nothing":
+        sampler = system.build_sampler(config.model.width)
+    view = _view(config, system.reads, 50)
+    visible = select_visible(system, _noise(50, config.grid.tokens), view, sampler)
     assert visible.shape == (50, config.visible)
     assert all(len(set(row)) == config.visible for row in visible.tolist())
     assert visible.min() >= 0
@@ -52,7 +56,7 @@ def test_draws_are_distinct_and_counted(system):
 
 
 def test_random_masks_hit_every_token_alike():
-    visible = RandomMasker(9).select(_noise(8000, GRID.tokens))
+    visible = _system("random", GRID, 9).select(_noise(8000, GRID.tokens), None)
     counts = torch.bincount(visible.flatten(), minlength=GRID.tokens).double()
     expected = 8000 * 9 / GRID.tokens
     # Binomial standard deviation of a token's count.
@@ -60,7 +64,7 @@ def test_random_masks_hit_every_token_alike():
 
 
 def test_tubes_repeat_one_slice():
-    visible = TubeMasker(GRID, 8).select(_noise(20, GRID.tokens))
+    visible = _system("tube", GRID, 8).select(_noise(20, GRID.tokens), None)
     slices = visible.view(20, 4, 2)
     for time in range(4):
         assert torch.equal(slices[:, time], slices[:, 0] + time * GRID.per_slice)
@@ -68,7 +72,7 @@ def test_tubes_repeat_one_slice():
 
 
 def test_frames_are_visible_whole():
-    visible = FrameMasker(GRID, 18).select(_noise(500, GRID.tokens))
+    visible = _system("frame", GRID, 18).select(_noise(500, GRID.tokens), None)
     slices = (visible // GRID.per_slice).sort(dim=1).values
     assert torch.equal(slices[:, :9], slices[:, :1].expand(-1, 9))
     assert (slices[:, 0] < slices[:, 9]).all()
@@ -95,7 +99,8 @@ def test_trackmae_draws_the_share_of_its_bins(ratio):
     fast = torch.zeros(6, 6, dtype=torch.bool)
     fast[:3] = True  # the upper half is faster in every clip
     motion[:, :, :6] += 3.0
-    visible = TrackMAEMasker(SQUARE, 3 * 8, ratio).select(_noise(rows, SQUARE.tokens), motion)
+    trackmae = _system("trackmae", SQUARE, 3 * 8, motion_ratio=ratio)
+    visible = trackmae.select(_noise(rows, SQUARE.tokens), motion)
     tubes = visible.view(rows, 3, 8)
     for time in range(3):
         assert torch.equal(tubes[:, time], tubes[:, 0] + time * 36)
@@ -108,9 +113,52 @@ def test_trackmae_draws_the_share_of_its_bins(ratio):
         assert (counts[half] - rows * p).abs().max() <= 4.5 * spread
 
 
+def _fast_places(positions, half):
+    """TrackMAE's fast half by loops; the points are at float [T', 2 rows, 2 columns, 2]."""
+    rows, columns = positions.shape[1] // 2, positions.shape[2] // 2
+    speed = {}
+    for row in range(rows):
+        for column in range(columns):
+            lengths = [
+                math.dist(before[2 * row + p][2 * column + q], after[2 * row + p][2 * column + q])
+                for before, after in itertools.pairwise(positions.tolist())
+                for p in range(2)
+                for q in range(2)
+            ]
+            speed[row * columns + column] = sum(lengths) / len(lengths)
+    return set(sorted(speed, key=speed.get, reverse=True)[:half])
+
+
+@pytest.mark.parametrize(("side", "half"), [(14, 98), (7, 25)])
+def test_trackmaes_fast_half_goes_by_the_displacements_that_there_are(side, half):
+    """The tracker sees one frame per slice, so the last slice repeats a displacement, which counts
+    once; of an odd number of places the fast half is the larger one."""
+    grid, rows = TokenGrid(8, side, side), 6
+    generator = torch.Generator().manual_seed(0)
+    # By fits and starts, so that one displacement more or less decides.
+    jumps = torch.randn(rows, 8, 2 * side, 2 * side, 2, generator=generator).pow(3)
+    positions = jumps.cumsum(dim=1)
+    moves = positions.diff(dim=1)
+    motion = torch.cat([moves, moves[:, -1:]], dim=1)
+    # All tubes from the fast half, and as many as it has: no chance is left.
+    trackmae = _system("trackmae", grid, 8 * half, motion_ratio=1.0)
+    tubes = trackmae.select(_noise(rows, grid.tokens), motion).view(rows, 8, half)
+    for clip in range(rows):
+        assert set(tubes[clip, 0].tolist()) == _fast_places(positions[clip], half)
+        twice = torch.cat([positions[clip], positions[clip, -1:] + moves[clip, -1:]])
+        assert set(tubes[clip, 0].tolist()) != _fast_places(twice, half)
+
+
+def test_trackmae_of_one_slice_reads_that_slice():
+    grid = TokenGrid(1, 2, 2)
+    trackmae = _system("trackmae", grid, 1, motion_ratio=1.0)
+    visible = trackmae.select(_noise(40, grid.tokens), _motion((1, 0), grid=grid, rows=40))
+    assert (visible == 2).any()
+
+
 @pytest.mark.parametrize("rule", ["box", "topk"])
 def test_mgm_hides_what_moves(rule):
-    masker = MGMMasker(SQUARE, 3 * 9, MGMSection(rule=rule, smoothing=0.0))
+    masker = _system("mgm", SQUARE, 3 * 9, rule=rule, smoothing=0.0)
     for place in [(0, 0), (2, 4), (5, 5), [(1, 1), (2, 2), (3, 3)]]:
         visible = masker.select(_noise(40, SQUARE.tokens), _motion(place, rows=40))
         for time in range(3):
@@ -121,7 +169,7 @@ def test_mgm_hides_what_moves(rule):
 
 def test_mgm_boxes_are_square_and_stay_inside():
     """16 of 36 tokens are masked: a box of 4 x 4, pushed inside where the motion is in a corner."""
-    masker = MGMMasker(SQUARE, 3 * 20, MGMSection(smoothing=0.0))
+    masker = _system("mgm", SQUARE, 3 * 20, smoothing=0.0)
     for (row, column), corner in [((0, 0), (0, 0)), ((5, 5), (2, 2)), ((0, 5), (0, 2))]:
         visible = masker.select(_noise(1, SQUARE.tokens), _motion((row, column)))[0]
         hidden = torch.ones(3, 6, 6, dtype=torch.bool)
@@ -135,7 +183,7 @@ def test_mgm_smooths_the_path_of_its_box():
     jump = [(2, 0), (2, 5), (2, 5)]
     places = []
     for smoothing in (0.0, 0.9):
-        masker = MGMMasker(SQUARE, 3 * 27, MGMSection(smoothing=smoothing))
+        masker = _system("mgm", SQUARE, 3 * 27, smoothing=smoothing)
         visible = masker.select(_noise(1, SQUARE.tokens), _motion(jump))[0]
         hidden = torch.ones(3, 36)
         hidden.view(-1)[visible] = 0
@@ -147,7 +195,7 @@ def test_mgm_smooths_the_path_of_its_box():
 
 
 def test_a_still_clip_gets_a_box_that_moves_at_random():
-    masker = MGMMasker(SQUARE, 3 * 20, MGMSection())
+    masker = _system("mgm", SQUARE, 3 * 20)
     still = torch.full((200, 3, 12, 12, 2), 0.01)
     visible = masker.select(_noise(200, SQUARE.tokens), still)
     hidden = torch.ones(200, 108)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.distributions import Categorical
 
 from tats_ray.config import TokenGrid
-from tats_ray.config.masking import AdaMAESection
+from tats_ray.masking.adamae import AdaMAESettings
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def _sampler():
     torch.manual_seed(0)
-    sampler = AdaMAESampler(AdaMAESection(heads=HEADS), WIDTH, GRID).eval()
+    sampler = AdaMAESampler(AdaMAESettings(heads=HEADS), WIDTH, GRID).eval()
     for parameter in sampler.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return sampler
@@ -101,8 +101,8 @@ def test_the_plain_policy_gradient_is_the_same_loss():
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_sampling_loss_reaches_the_patch_embedding_only_if_asked(detach):
     config = tiny_config(
-        "masking.system=adamae", f"masking.adamae.detach={str(detach).lower()}",
-        "masking.adamae.heads=2", "masking.adamae.dropout=0",
+        "masking.system=adamae", f"masking.detach={str(detach).lower()}",
+        "masking.heads=2", "masking.dropout=0",
     )  # fmt: skip
     trainer = MAETrainer(config, CPU)
     pixels = torch.rand(2, 3, 8, 32, 32)
@@ -117,7 +117,7 @@ def test_the_sampling_loss_reaches_the_patch_embedding_only_if_asked(detach):
 
 def test_harder_tokens_become_likelier():
     """Constant error on the left, none on the right: the sampler learns to look left."""
-    sampler = AdaMAESampler(AdaMAESection(heads=2, dropout=0.0), WIDTH, GRID)
+    sampler = AdaMAESampler(AdaMAESettings(heads=2, dropout=0.0), WIDTH, GRID)
     optimizer = torch.optim.Adam(sampler.parameters(), lr=1e-2)
     left = torch.arange(GRID.tokens) % 3 == 0
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def test_harder_tokens_become_likelier():
 
 
 def test_dropout_repeats_after_a_resume():
-    config = tiny_config("masking.system=adamae", "masking.adamae.heads=2")
+    config = tiny_config("masking.system=adamae", "masking.heads=2")
     first, second = MAETrainer(config, CPU), MAETrainer(config, CPU)
     for step in range(3):
         first.train_step(random_clips(config, 4, first=4 * step, seed=step))

@@ -20,7 +20,7 @@ from tats_ray.models.tokens import masked_index
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 
-CONFIG = tiny_config("masking.system=adamae", "masking.adamae.heads=2")
+CONFIG = tiny_config("masking.system=adamae", "masking.heads=2")
 TOKENS, WIDTH, NARROW, PATCH, TUBELET = 16, 24, 16, 16, 2
 HEADS, NARROW_HEADS = 2, 2
 

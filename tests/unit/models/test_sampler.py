@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.masking import SamplerSection
+from tats_ray.masking.tats import SamplerSettings
 from tats_ray.models.sampler import build_sampler
 
 GRID = TokenGrid(2, 3, 3)
 
 
 def _sampler(**settings):
-    section = SamplerSection(width=12, heads=2, **settings)
+    section = SamplerSettings(width=12, heads=2, **settings)
     return build_sampler(section, 20, GRID, seed=0)
 
 

@@ -1,0 +1,54 @@
+"""AdaMAE (Bandara et al. 2023): visible tokens are drawn from a policy that the autoencoder's own
+step trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tats_ray.config.geometry import TokenGrid, visible_per_clip
+from tats_ray.config.masking import Reads, StepSettings, TrainedBy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tats_ray.models.adamae import AdaMAESampler
+
+
+class AdaMAESettings(StepSettings):
+    """The sampler is one transformer block as wide as the encoder; the code does not detach."""
+
+    heads: int = Field(8, ge=1, description="Attention heads of the sampler")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the sampler")
+
+    def check(self, grid: TokenGrid, token_width: int) -> None:
+        if token_width % self.heads:
+            raise ValueError(
+                f"masking.heads {self.heads} does not divide model.width {token_width}"
+            )
+
+
+class AdaMAE:
+    """Reads patch tokens by self-attention."""
+
+    Settings = AdaMAESettings
+    reads: Reads = "tokens"
+    trained_by: TrainedBy = "step"
+
+    def __init__(self, settings: AdaMAESettings, grid: TokenGrid) -> None:
+        self.settings = settings
+        self.grid = grid
+
+    def count_visible(self) -> int:
+        return visible_per_clip(self.grid.tokens, self.settings.ratio)
+
+    def build_sampler(self, token_width: int) -> AdaMAESampler:
+        from tats_ray.models.adamae import AdaMAESampler
+
+        return AdaMAESampler(self.settings, token_width, self.grid)
+
+    def loss(self, log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
+        from tats_ray.models.adamae import sampling_loss
+
+        return sampling_loss(log_probs, targets, error)
