@@ -17,7 +17,7 @@ from tats_ray.data.appearance import build_labelled_plan
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import build_plan
-from tats_ray.models.sampler import build_sampler
+from tats_ray.masking.sampled import build_sampler
 from tats_ray.models.state import State, load_model_state
 from tests.conftest import tiny_config
 

@@ -17,8 +17,8 @@ from tats_ray.actors.decode_stream import read_remote
 from tats_ray.config import config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.models.mae import PatchEmbedding
+from tats_ray.models.nonfinite import Ranks
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
-from tats_ray.models.ranks import Ranks
 from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.ppo import PPOBatch, ppo_loss

@@ -24,7 +24,7 @@ from tats_ray.errors import (
     NonFiniteError,
     TatsRayError,
 )
-from tats_ray.models.ranks import Ranks
+from tats_ray.models.nonfinite import Ranks
 from tats_ray.models.state import State
 from tats_ray.training.work import NumberedItem, StepReport
 

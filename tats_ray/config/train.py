@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from tats_ray.config.section import Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Schedule(NamedTuple):
+    """The learning rate over the steps: linear from zero to the peak, then a half cosine."""
+
+    peak: float
+    final: float  # at the last step
+    warmup_steps: int
+    steps: int  # in all
 
 
 class TrainSection(Section):
@@ -42,6 +51,7 @@ class TrainSection(Section):
         return self.base_lr * self.batch_size / 256
 
     @property
-    def final_lr(self) -> float:
-        """Learning rate at the last step."""
-        return self.min_lr * self.batch_size / 256
+    def schedule(self) -> Schedule:
+        """Rates scaled with the batch."""
+        final = self.min_lr * self.batch_size / 256
+        return Schedule(self.lr, final, self.warmup_steps, self.steps)

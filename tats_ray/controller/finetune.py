@@ -21,10 +21,9 @@ from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
-from tats_ray.models.classifier import build_classifier
 from tats_ray.tracking.console import say, say_summary
 from tats_ray.tracking.tracker import Tracker
-from tats_ray.training.finetune_state import ClassifierState, read_classifier
+from tats_ray.training.finetune_state import ClassifierState, build_classifier, read_classifier
 from tats_ray.training.finetune_trainer import ClassifierTrainer
 
 

@@ -121,7 +121,8 @@ def _sampler(config: Config, state: TrainingState) -> Sampler | None:
         return sampler
     if not config.masking.joint:
         return None
-    joint = AdaMAESampler(config.masking.adamae, config.model.width, config.grid).eval()
+    heads = config.masking.adamae.heads
+    joint = AdaMAESampler(config.model.width, config.grid, heads=heads).eval()
     prefix = "sampler."
     weights = {
         name.removeprefix(prefix): value

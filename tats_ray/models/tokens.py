@@ -1,4 +1,4 @@
-"""Tokens of a clip: patches, selection by index, reconstruction targets."""
+"""Tokens of a clip: patches, positions, selection by index, targets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tats_ray.config.model import TargetSection
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as VideoMAE and AdaMAE
 IMAGE_STD = (0.229, 0.224, 0.225)
+MOTION_VALUES = 8  # of a token's motion target: (x, y) of 2 x 2 points
 
 
 def patchify(pixels: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -43,6 +44,37 @@ def standardize(patches: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, device=patches.device, dtype=patches.dtype)
     std = torch.tensor(IMAGE_STD, device=patches.device, dtype=patches.dtype)
     return (patches - mean) / std
+
+
+def position_table(kind: str, grid: TokenGrid, width: int) -> Tensor:
+    """Codes of all tokens, float32 [N, width], by `model.positions`."""
+    if kind == "sinusoid_3d":
+        return sinusoid_3d(grid, width)
+    return sinusoid_1d(torch.arange(grid.tokens), width)
+
+
+def sinusoid_1d(places: Tensor, width: int) -> Tensor:
+    """Sinusoids of one coordinate; over the flat token index the code of VideoMAE and AdaMAE.
+
+    Returns:
+        float32 [len(places), width]; even columns are sines, odd ones cosines.
+    """
+    column = torch.arange(width, dtype=torch.float64)
+    rate = torch.pow(10000.0, -2.0 * torch.div(column, 2, rounding_mode="floor") / width)
+    angle = places.double()[:, None] * rate
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def sinusoid_3d(grid: TokenGrid, width: int) -> Tensor:
+    """Time, row and column each in a third of the columns (AdaMAE's paper): what is at the same
+    place at another time is near, so copying over time is easy to learn."""
+    third = width // 6 * 2
+    widths = (width - 2 * third, third, third)
+    axes = torch.meshgrid(
+        torch.arange(grid.time), torch.arange(grid.rows), torch.arange(grid.columns), indexing="ij"
+    )
+    parts = [sinusoid_1d(axis.flatten(), w) for axis, w in zip(axes, widths, strict=True)]
+    return torch.cat(parts, dim=1)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
@@ -95,6 +127,28 @@ def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
         variance = centred.square().sum(dim=dims, keepdim=True) / (count - 1)
         values = centred / (variance.sqrt() + section.epsilon)
     return values.flatten(2)
+
+
+def motion_target(motion: Tensor, normalize: str) -> Tensor:
+    """TrackMAE's target (Vandeghen et al. 2026): displacements of the points that start in each
+    token's place.
+
+    `patch` subtracts the token's mean motion and divides by its deviation, per axis, as TrackMAE's
+    code does; `none` keeps pixels; `clip` divides by the deviation over the whole clip.
+
+    Args:
+        motion: float [B, T', 2 rows, 2 columns, 2] in pixels of the model input.
+
+    Returns:
+        float32 [B, N, 8].
+    """
+    points = rearrange(motion.float(), "b t (r p) (c q) d -> b (t r c) (p q) d", p=2, q=2)
+    if normalize == "patch":
+        points = points - points.mean(dim=2, keepdim=True)
+        points = points / (points.std(dim=2, keepdim=True) + 1e-6)
+    elif normalize == "clip":
+        points = points / (points.flatten(1).std(dim=1)[:, None, None, None] + 1e-6)
+    return points.flatten(2)
 
 
 def copy_error(targets: Tensor, grid: TokenGrid) -> Tensor:

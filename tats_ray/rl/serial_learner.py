@@ -6,10 +6,10 @@ import torch
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
+from tats_ray.masking.sampled import build_sampler
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.nonfinite import Fault
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
-from tats_ray.models.sampler import build_sampler
 from tats_ray.models.state import load_model_state, model_state
 from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.rollout import Rollout, collect_rollout, join_rollouts

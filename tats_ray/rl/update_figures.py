@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.models.nonfinite import Fault, locate, spread
+from tats_ray.models.nonfinite import ALONE, Fault, Ranks, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.rl.ppo import PPOLoss
 
 

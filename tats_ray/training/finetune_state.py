@@ -13,6 +13,7 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import read_yaml
 from tats_ray.errors import CheckpointError
 from tats_ray.models.classifier import VideoClassifier
+from tats_ray.models.initialization import seeded
 from tats_ray.models.official import read_official
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.checkpoint import newest_checkpoint, read_progress, read_tensors
@@ -42,6 +43,17 @@ class ClassifierState:
 
     def documents(self) -> dict[str, Any]:
         return {"classes": self.classes}
+
+
+def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
+    """A freshly initialised model, as `seeded`."""
+    head = config.classifier
+    return seeded(
+        config.run.seed,
+        lambda: VideoClassifier(
+            config.model, config.grid, classes, drop_path=head.drop_path, dropout=head.dropout
+        ),
+    )
 
 
 def read_classifier(path: Path) -> ClassifierState:

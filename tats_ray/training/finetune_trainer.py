@@ -12,14 +12,13 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
 from tats_ray.data.labels import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.models.classifier import build_classifier, build_layered_adamw
+from tats_ray.models.classifier import build_layered_adamw
 from tats_ray.models.finetune_inputs import mix, training_pixels
-from tats_ray.models.nonfinite import spread
+from tats_ray.models.nonfinite import ALONE, Ranks, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.state import load_model_state, model_state
-from tats_ray.training.finetune_state import ClassifierState, load_pretrained
+from tats_ray.training.finetune_state import ClassifierState, build_classifier, load_pretrained
 from tats_ray.training.step_figures import StepFigures
 from tats_ray.training.work import StepReport
 
@@ -50,8 +49,11 @@ class ClassifierTrainer:
             load_pretrained(self.classifier, config)
         self.classifier.to(device)
         self.model = wrap(self.classifier)
-        adamw = build_layered_adamw(self.classifier, config)
         train = config.train
+        betas = (train.betas[0], train.betas[1])
+        adamw = build_layered_adamw(
+            self.classifier, train.lr, train.weight_decay, betas, train.layer_decay
+        )
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
         self.optimizer.watch(self.model)
         self._loss = SoftTargetCrossEntropy()
@@ -71,7 +73,7 @@ class ClassifierTrainer:
         loss = self._loss(logits.float(), targets)
         self.optimizer.zero_grad()
         spread(loss).backward()
-        norm = self.optimizer.step(learning_rate(config.train, self.step))
+        norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
         self._figures.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
         self.step += 1
 

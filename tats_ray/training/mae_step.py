@@ -52,7 +52,7 @@ def mae_step(
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad()
     spread(loss).backward()
-    norm = optimizer.step(learning_rate(config.train, step))
+    norm = optimizer.step(learning_rate(config.train.schedule, step))
     figures = {"loss": loss.detach(), "gradient_norm": norm}
     if len(losses) > 1:
         figures |= {f"loss/{name}": term.detach() for name, term in losses.items()}

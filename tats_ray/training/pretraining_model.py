@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from tats_ray.config import Config
+from tats_ray.masking.sampled import build_sampler
 from tats_ray.masking.selection import draw_without_replacement
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
-from tats_ray.models.mae import Decoder, MaskedAutoencoder, initialize, target_index
-from tats_ray.models.motion_target import VALUES, motion_target
-from tats_ray.models.sampler import TrajectorySampler, build_sampler
-from tats_ray.models.tokens import gather_tokens
+from tats_ray.models.initialization import initialize, seeded
+from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
+from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
 
 
 class PretrainingModel(nn.Module):
@@ -31,9 +32,16 @@ class PretrainingModel(nn.Module):
         self.mae = mae
         masking, model = config.masking, config.model
         self.sampler = (
-            AdaMAESampler(masking.adamae, model.width, config.grid) if masking.joint else None
+            AdaMAESampler(
+                model.width,
+                config.grid,
+                heads=masking.adamae.heads,
+                dropout=masking.adamae.dropout,
+            )
+            if masking.joint
+            else None
         )
-        self.motion_decoder = self._decoder(VALUES if model.motion_target.weight else None)
+        self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
         for part in (self.sampler, self.motion_decoder, self.feature_decoder):
             if part is not None:
@@ -102,9 +110,8 @@ class PretrainingModel(nn.Module):
         """A decoder of its own that shares the mask token, as TrackMAE's."""
         if values is None:
             return None
-        model = self.config.model
         shared = self.mae.decoder.mask_token
-        return Decoder(model.decoder, model, self.config.grid, values, mask_token=shared)
+        return Decoder(self.config.model, self.config.grid, values, mask_token=shared)
 
     def _freeze_pixel_decoder(self) -> None:
         for name, parameter in self.mae.decoder.named_parameters():
@@ -115,10 +122,9 @@ class PretrainingModel(nn.Module):
 def build_pretraining_model(
     config: Config, mae: MaskedAutoencoder, feature_width: int | None
 ) -> PretrainingModel:
-    """A freshly initialised model, the same on every process for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed + 2)  # neither the autoencoder's nor PPO's numbers
-        return PretrainingModel(config, mae, feature_width)
+    """A freshly initialised model, as `seeded`."""
+    seed = config.run.seed + 2  # neither the autoencoder's nor the policy's numbers
+    return seeded(seed, lambda: PretrainingModel(config, mae, feature_width))
 
 
 def build_policy(config: Config) -> TrajectorySampler:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.train import TrainSection
-from tats_ray.models.nonfinite import Fault, locate
+from tats_ray.models.nonfinite import Fault, Ranks, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
-from tats_ray.models.ranks import Ranks
 from tats_ray.training.work import StepReport
 
 
@@ -66,7 +65,7 @@ class StepFigures:
             if not math.isfinite(figures["gradient_norm"]):
                 skipped = [self._skip(number + 1, taken, figures["loss"], ranks)]
                 figures = {}
-            figures["lr"] = learning_rate(self._section, number)
+            figures["lr"] = learning_rate(self._section.schedule, number)
             if self._section.skip_nonfinite:
                 figures["skipped_steps"] = float(self._optimizer.skipped)
             reports.append(StepReport(number + 1, figures, skipped))

@@ -16,9 +16,9 @@ from tats_ray.masking.random import RandomMasker
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.inputs import clip_motion, mask_noise
 from tats_ray.models.mae import build_mae
+from tats_ray.models.nonfinite import ALONE, Ranks
 from tats_ray.models.official import load_official
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.update import patch_tokens

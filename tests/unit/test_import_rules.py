@@ -59,6 +59,16 @@ def test_models_and_masking_import_no_ray(package):
         assert not any(name.split(".")[0] == "ray" for name in _imports(path)), path
 
 
+def test_models_are_a_library():
+    """They are built from sizes: no job's configuration, no data."""
+    moving = {"inputs.py", "finetune_inputs.py"}  # what a step reads; belongs to training
+    sizes = {"tats_ray.config.geometry", "tats_ray.config.model", "tats_ray.config.train"}
+    for path in (PACKAGE / "models").rglob("*.py"):
+        names = _imports(path) if path.name not in moving else set()
+        known = {name for name in names if name.startswith(("tats_ray.config", "tats_ray.data"))}
+        assert known <= sizes, path
+
+
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [

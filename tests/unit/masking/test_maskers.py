@@ -17,10 +17,10 @@ from tats_ray.masking.build import build_masker
 from tats_ray.masking.frame import FrameMasker
 from tats_ray.masking.mgm import MGMMasker
 from tats_ray.masking.random import RandomMasker
+from tats_ray.masking.sampled import build_sampler
 from tats_ray.masking.selection import draw_without_replacement
 from tats_ray.masking.trackmae import TrackMAEMasker
 from tats_ray.masking.tube import TubeMasker
-from tats_ray.models.sampler import build_sampler
 from tests.conftest import tiny_config
 
 GRID = TokenGrid(4, 3, 3)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch.distributions import Categorical
 
 from tats_ray.config import TokenGrid
-from tats_ray.config.masking import AdaMAESection
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
@@ -25,7 +24,7 @@ CPU = torch.device("cpu")
 
 def _sampler():
     torch.manual_seed(0)
-    sampler = AdaMAESampler(AdaMAESection(heads=HEADS), WIDTH, GRID).eval()
+    sampler = AdaMAESampler(WIDTH, GRID, heads=HEADS).eval()
     for parameter in sampler.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return sampler
@@ -117,7 +116,7 @@ def test_the_sampling_loss_reaches_the_patch_embedding_only_if_asked(detach):
 
 def test_harder_tokens_become_likelier():
     """Constant error on the left, none on the right: the sampler learns to look left."""
-    sampler = AdaMAESampler(AdaMAESection(heads=2, dropout=0.0), WIDTH, GRID)
+    sampler = AdaMAESampler(WIDTH, GRID, heads=2, dropout=0.0)
     optimizer = torch.optim.Adam(sampler.parameters(), lr=1e-2)
     left = torch.arange(GRID.tokens) % 3 == 0
     torch.manual_seed(0)

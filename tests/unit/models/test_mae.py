@@ -10,8 +10,7 @@ from torch import nn
 
 from tats_ray.config import TokenGrid, load_config
 from tats_ray.models.mae import PatchEmbedding, build_mae, target_index
-from tats_ray.models.positions import position_table, sinusoid_1d
-from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD, patchify
+from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD, patchify, position_table, sinusoid_1d
 from tests.conftest import tiny_config
 
 CONFIG = tiny_config()

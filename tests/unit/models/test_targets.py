@@ -14,8 +14,7 @@ from tats_ray.data.clips import Clips
 from tats_ray.errors import ConfigError, FeatureEncoderError
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
-from tats_ray.models.motion_target import motion_target
-from tats_ray.models.tokens import patchify
+from tats_ray.models.tokens import motion_target, patchify
 from tats_ray.training.trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
 

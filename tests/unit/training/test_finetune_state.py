@@ -11,11 +11,15 @@ from safetensors.torch import save_file as save_torch
 
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError
-from tats_ray.models.classifier import build_classifier
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tats_ray.training.checkpoint import Progress, TrainingState, write_checkpoint
-from tats_ray.training.finetune_state import ClassifierState, load_pretrained, read_classifier
+from tats_ray.training.finetune_state import (
+    ClassifierState,
+    build_classifier,
+    load_pretrained,
+    read_classifier,
+)
 from tats_ray.training.work import TrainState
 from tests.finetuning import finetune_config
 
