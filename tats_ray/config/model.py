@@ -51,7 +51,7 @@ class MotionTargetSection(Section):
 class FeatureTargetSection(Section):
     """Features of a frozen image encoder instead of pixels, standardised over the clip."""
 
-    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_clip_224.openai
+    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_224.dino
     weights: str | None = None  # safetensors file; empty: timm's pretrained weights from the hub
     statistics: Literal["imagenet", "encoder"] = "imagenet"  # input normalisation; TrackMAE's code
     weight: float = Field(1.0, gt=0)
