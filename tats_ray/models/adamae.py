@@ -29,6 +29,8 @@ class AdaMAESampler(nn.Module):
             proj_drop=dropout,
             norm_layer=nn.LayerNorm,
         )
+        # As the code: what the hidden layer gives is not dropped, as timm would.
+        self.block.mlp.drop1 = nn.Identity()
         self.head = nn.Linear(width, 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
