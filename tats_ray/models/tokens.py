@@ -106,11 +106,8 @@ def masked_index(visible: Tensor, tokens: int) -> Tensor:
     return order[:, : tokens - visible.shape[1]]
 
 
-def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
-    """Pixel values that the decoder predicts.
-
-    `channel` normalises every token per colour channel with the unbiased deviation (VideoMAE and
-    AdaMAE code), `joint` over all its values (MAE-ST), `none` keeps pixels.
+def reconstruction_target(patches: Tensor, target: TargetSection) -> Tensor:
+    """Pixel values that the decoder predicts: (pixels - mean) / scale, as `target_scale`.
 
     Args:
         patches: float [B, k, V, 3] in [0, 1].
@@ -119,14 +116,33 @@ def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
         float32 [B, k, V * 3].
     """
     values = patches.float()
-    if section.normalize != "none":
-        dims = (-2,) if section.normalize == "channel" else (-2, -1)
-        count = math.prod(values.shape[dim] for dim in dims)
-        centred = values - values.mean(dim=dims, keepdim=True)
-        # Not `var`, which takes three times as long over an inner axis on a CPU.
-        variance = centred.square().sum(dim=dims, keepdim=True) / (count - 1)
-        values = centred / (variance.sqrt() + section.epsilon)
-    return values.flatten(2)
+    mean, scale = target_scale(values, target)
+    return ((values - mean) / scale).flatten(2)
+
+
+def target_scale(values: Tensor, target: TargetSection) -> tuple[Tensor, Tensor]:
+    """What the pixels of a token are normalised by.
+
+    `channel` takes every colour channel of the token on its own and adds epsilon to the unbiased
+    deviation (VideoMAE's and AdaMAE's code); `joint` takes all values of the token and adds epsilon
+    to the variance (MAE-ST's code); `none` keeps pixels.
+
+    Args:
+        values: float32 [B, k, V, 3].
+
+    Returns:
+        mean and scale, [B, k, 1, 3] or [B, k, 1, 1]; 0 and 1 for `none`.
+    """
+    if target.normalize == "none":
+        return values.new_zeros(()), values.new_ones(())
+    dims = (-2,) if target.normalize == "channel" else (-2, -1)
+    count = math.prod(values.shape[dim] for dim in dims)
+    mean = values.mean(dim=dims, keepdim=True)
+    # Not `var`, which takes three times as long over an inner axis on a CPU.
+    variance = (values - mean).square().sum(dim=dims, keepdim=True) / (count - 1)
+    if target.normalize == "joint":
+        return mean, (variance + target.epsilon).sqrt()
+    return mean, variance.sqrt() + target.epsilon
 
 
 def motion_target(motion: Tensor, normalize: str) -> Tensor:
