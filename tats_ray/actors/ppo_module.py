@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tats_ray.config import config_from_dict
 from tats_ray.models.precision import autocast
+from tats_ray.training.initial_weights import load_initial_policy
 from tats_ray.training.pretraining_model import build_policy
 
 
@@ -21,6 +22,7 @@ class SamplerModule(TorchRLModule, ValueFunctionAPI):
         config = config_from_dict(self.model_config["config"])
         self.precision = config.train.precision
         self.sampler = build_policy(config)
+        load_initial_policy(self.sampler, config.train.initial_weights)
 
     def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         tokens = batch["tokens"]

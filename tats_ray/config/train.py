@@ -31,7 +31,8 @@ class TrainSection(Section):
     betas: list[Share] = Field([0.9, 0.95], min_length=2, max_length=2)
     gradient_clip: float | None = Field(None, gt=0)
     skip_nonfinite: int = Field(0, ge=0)  # steps with NaN or Inf that are left out before it ends
-    initial_weights: str | None = None  # official VideoMAE or AdaMAE pre-training checkpoint
+    # A pre-training run, a checkpoint of one, or an official VideoMAE or AdaMAE file.
+    initial_weights: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
 
     # Ray mode

@@ -17,6 +17,7 @@ from tats_ray.models.precision import default_device
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.serial_learner import SerialActorLearner
 from tats_ray.training.checkpoint import TrainingState
+from tats_ray.training.initial_weights import load_initial_policy
 from tats_ray.training.trainer import MAETrainer
 from tats_ray.training.work import StepReport
 
@@ -37,6 +38,7 @@ class SerialBackend:
         self._learner: SerialActorLearner | None = None
         if self.config.masking.learned:
             self._learner = SerialActorLearner(self.config, device, self._trainer.mae)
+            load_initial_policy(self._learner.sampler, self.config.train.initial_weights)
         if state is not None:
             self._trainer.load(state.train)
             if self._learner is not None and state.policy is not None:

@@ -208,7 +208,7 @@ def read_state(path: Path) -> TrainingState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    heads = read_tensors(path, "heads") if (path / "heads.safetensors").exists() else {}
+    heads = read_optional_tensors(path, "heads")
     optimizer = read_tensors(path, "mae_optimizer")
     if progress.step and not optimizer:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
@@ -242,6 +242,11 @@ def read_tensors(path: Path, name: str) -> State:
         if not np.isfinite(value).all():
             raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {_MEND}")
     return tensors
+
+
+def read_optional_tensors(path: Path, name: str) -> State:
+    """As `read_tensors`; empty where the checkpoint has no such file."""
+    return read_tensors(path, name) if (path / f"{name}.safetensors").exists() else {}
 
 
 def _flush(path: Path) -> None:

@@ -18,7 +18,8 @@ from tats_ray.models.nonfinite import ALONE, Ranks, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
 from tats_ray.models.state import load_model_state, model_state
-from tats_ray.training.finetune_state import ClassifierState, build_classifier, load_pretrained
+from tats_ray.training.finetune_state import ClassifierState, build_classifier
+from tats_ray.training.initial_weights import load_initial_encoder
 from tats_ray.training.step_figures import StepFigures
 from tats_ray.training.work import StepReport
 
@@ -46,7 +47,7 @@ class ClassifierTrainer:
         self._labels = labels
         self.classifier = build_classifier(config, len(classes))
         if config.train.initial_weights is not None:
-            load_pretrained(self.classifier, config)
+            load_initial_encoder(self.classifier, config.model, config.train.initial_weights)
         self.classifier.to(device)
         self.model = wrap(self.classifier)
         train = config.train

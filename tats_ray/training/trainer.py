@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,11 @@ from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.inputs import clip_motion, mask_noise
 from tats_ray.models.mae import build_mae
 from tats_ray.models.nonfinite import ALONE, Ranks
-from tats_ray.models.official import load_official
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.update import patch_tokens
+from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.mae_step import mae_step
 from tats_ray.training.pretraining_model import build_pretraining_model
 from tats_ray.training.step_figures import StepFigures
@@ -60,7 +59,7 @@ class MAETrainer:
         width = None if self._encoder is None else self._encoder.width
         self.parts = build_pretraining_model(config, self.mae, width)
         if config.train.initial_weights is not None:
-            load_official(self.parts, Path(config.train.initial_weights))
+            load_initial_weights(self.parts, config.model, config.train.initial_weights)
         self.parts.to(device)
         self.model = wrap(self.parts)
         train = config.train
