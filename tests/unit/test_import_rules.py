@@ -72,6 +72,7 @@ def test_models_are_a_library():
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
+        ("tats_ray", {"torch", "ray", "numpy", "pyarrow", "pydantic", "yaml"}),
         ("tats_ray.config", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.data.decode", {"torch", "ray", "decord", "av"}),
         ("tats_ray.masking.build", {"ray", "decord", "mlflow"}),
