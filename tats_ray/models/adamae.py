@@ -7,6 +7,7 @@ from timm.models.beit import Block
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
+from tats_ray.models.initialization import initialize
 
 _MLP_RATIO = 4.0
 
@@ -32,6 +33,7 @@ class AdaMAESampler(nn.Module):
         # As the code: what the hidden layer gives is not dropped, as timm would.
         self.block.mlp.drop1 = nn.Identity()
         self.head = nn.Linear(width, 1)
+        initialize(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Patch tokens [B, N, width] -> log-probabilities, float32 [B, N]."""

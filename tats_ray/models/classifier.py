@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import ModelSection
-from tats_ray.models.initialization import initialize
 from tats_ray.models.mae import PatchEmbedding, encoder_blocks
 from tats_ray.models.tokens import patchify, position_table
 
@@ -45,8 +44,8 @@ class VideoClassifier(nn.Module):
         self.head = nn.Linear(model.width, classes)
         positions = position_table(model.positions, grid, model.width)
         self.register_buffer("positions", positions, persistent=False)
-        self.apply(initialize)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
         with torch.no_grad():
             self.head.weight *= HEAD_SCALE
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import ModelSection
-from tats_ray.models.initialization import initialize, seeded
+from tats_ray.models.initialization import initialize, new_mask_token, seeded
 from tats_ray.models.tokens import (
     gather_tokens,
     masked_index,
@@ -82,12 +82,12 @@ class Decoder(nn.Module):
         super().__init__()
         width, heads, depth = model.decoder.width, model.decoder.heads, model.decoder.depth
         self.embedding = nn.Linear(model.width, width, bias=False)
-        if mask_token is None:
-            mask_token = nn.Parameter(torch.zeros(width))
-        self.mask_token = mask_token
+        self.mask_token = new_mask_token(width) if mask_token is None else mask_token
         self.blocks = nn.Sequential(*(_block(width, heads, model.mlp_ratio) for _ in range(depth)))
         self.norm = _Norm(width)
         self.head = nn.Linear(width, values)
+        for part in (self.blocks, self.head):
+            initialize(part)
         positions = position_table(model.positions, grid, width)
         self.register_buffer("positions", positions, persistent=False)
 
@@ -113,8 +113,6 @@ class MaskedAutoencoder(nn.Module):
         frames = model.target.frames
         predicted = values if frames is None else frames // grid.time * model.patch**2
         self.decoder = Decoder(model, grid, predicted * 3)
-        self.apply(initialize)
-        nn.init.trunc_normal_(self.decoder.mask_token, std=0.02)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """float [B, 3, T, H, W] in [0, 1] -> float [B, N, V, 3]."""
@@ -183,11 +181,13 @@ def build_mae(model: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoenco
 
 
 def encoder_blocks(model: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
-    """The encoder's transformer; the drop path grows linearly from 0 to the last block's."""
+    """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
     rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
-    return nn.Sequential(
+    blocks = nn.Sequential(
         *(_block(model.width, model.heads, model.mlp_ratio, rate) for rate in rates)
     )
+    initialize(blocks)
+    return blocks
 
 
 def _block(width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Block:

@@ -10,7 +10,7 @@ from tats_ray.config import Config
 from tats_ray.masking.sampled import build_sampler
 from tats_ray.masking.selection import draw_without_replacement
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
-from tats_ray.models.initialization import initialize, seeded
+from tats_ray.models.initialization import seeded
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
 from tats_ray.models.sampler import TrajectorySampler
 from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
@@ -43,9 +43,6 @@ class PretrainingModel(nn.Module):
         )
         self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
-        for part in (self.sampler, self.motion_decoder, self.feature_decoder):
-            if part is not None:
-                part.apply(initialize)
         if not model.target.weight:
             self._freeze_pixel_decoder()
 
