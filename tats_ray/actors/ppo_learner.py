@@ -22,15 +22,14 @@ from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
 from tats_ray.models.mae import PatchEmbedding
+from tats_ray.models.nonfinite import Ranks
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import Ranks
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.update import UpdateSummary
-from tats_ray.training.policy import build_learner
-from tats_ray.training.pretraining_model import build_policy
+from tats_ray.training.policy import build_first_policy, build_learner
 
 _EMBEDDING_PREFIX = "patch_embedding."
 
@@ -52,7 +51,7 @@ class SamplerModule(TorchRLModule):
     def setup(self) -> None:
         config = config_from_dict(self.model_config["config"])
         self.precision = config.train.precision
-        self.sampler = build_policy(config)
+        self.sampler = build_first_policy(config)
 
     def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         tokens = batch["tokens"]

@@ -39,8 +39,6 @@ class FinetuneDataSection(ClipSection):
 
 
 class FinetuneTrainSection(TrainSection):
-    """`initial_weights` is a pre-training run, a checkpoint of one, or an official file."""
-
     base_lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
     betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2)

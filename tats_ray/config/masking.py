@@ -33,10 +33,6 @@ SYSTEMS = {
     "frame": "tats_ray.masking.frame:Frame",
 }
 
-# Types of arguments in models/, until models are built with keywords.
-SamplerSection = Any
-AdaMAESection = Any
-
 
 class MaskingSettings(Section):
     """Settings of every system. A system adds its own in a subclass."""

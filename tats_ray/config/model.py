@@ -37,7 +37,8 @@ class TargetSection(Section):
 
     weight: float = Field(1.0, ge=0)  # in the joint loss; 0 leaves the target out
     normalize: Literal["channel", "joint", "none"] = "channel"  # VideoMAE | MAE-ST | raw
-    epsilon: float = Field(1e-6, ge=0)  # added to the deviation; .1 mutes flat patches
+    # Added to the deviation, with `joint` to the variance; .1 and 0.01 mute flat patches.
+    epsilon: float = Field(1e-6, ge=0)
     frames: int | None = Field(None, ge=1)  # frames of the clip that are predicted; empty: all
 
 
@@ -51,7 +52,7 @@ class MotionTargetSection(Section):
 class FeatureTargetSection(Section):
     """Features of a frozen image encoder instead of pixels, standardised over the clip."""
 
-    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_clip_224.openai
+    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_224.dino
     weights: str | None = None  # safetensors file; empty: timm's pretrained weights from the hub
     statistics: Literal["imagenet", "encoder"] = "imagenet"  # input normalisation; TrackMAE's code
     weight: float = Field(1.0, gt=0)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from tats_ray.config.section import Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Schedule(NamedTuple):
+    """The learning rate over the steps: linear from zero to the peak, then a half cosine."""
+
+    peak: float
+    final: float  # at the last step
+    warmup_steps: int
+    steps: int  # in all
 
 
 class TrainSection(Section):
@@ -22,7 +31,8 @@ class TrainSection(Section):
     betas: list[Share] = Field([0.9, 0.95], min_length=2, max_length=2)
     gradient_clip: float | None = Field(None, gt=0)
     skip_nonfinite: int = Field(0, ge=0)  # steps with NaN or Inf that are left out before it ends
-    initial_weights: str | None = None  # official VideoMAE or AdaMAE pre-training checkpoint
+    # A pre-training run, a checkpoint of one, or an official VideoMAE or AdaMAE file.
+    initial_weights: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
 
     # Ray mode
@@ -42,6 +52,7 @@ class TrainSection(Section):
         return self.base_lr * self.batch_size / 256
 
     @property
-    def final_lr(self) -> float:
-        """Learning rate at the last step."""
-        return self.min_lr * self.batch_size / 256
+    def schedule(self) -> Schedule:
+        """Rates scaled with the batch."""
+        final = self.min_lr * self.batch_size / 256
+        return Schedule(self.lr, final, self.warmup_steps, self.steps)

@@ -22,11 +22,10 @@ from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
-from tats_ray.models.classifier import build_classifier
 from tats_ray.tracking.console import say, say_summary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.classifier_trainer import ClassifierTrainer
-from tats_ray.training.finetune_state import read_classifier
+from tats_ray.training.finetune_state import build_classifier, read_classifier
 
 
 class LabelledData(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +60,20 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
     """
     rows = read_manifest(manifest).slice(0, limit).to_pylist()
     decoder = DecoderProcess()
+    try:
+        return decode_middles(config, rows, decoder)
+    finally:
+        decoder.close()
+
+
+def decode_middles(
+    config: Config, rows: Sequence[Mapping[str, Any]], decoder: DecoderProcess
+) -> HeldOut:
+    """Decodes the middle of the readable videos among some rows of a manifest.
+
+    Raises:
+        VideoDecodeError: of the first video, where none can be read.
+    """
     decoded, kept = [], []
     failure: VideoDecodeError | None = None
     for row in rows:
@@ -67,7 +83,6 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
             kept.append(row)
         except VideoDecodeError as error:
             failure = failure or error
-    decoder.close()
     if failure is not None and not kept:
         raise failure
     aspects = np.array([row["width"] / row["height"] for row in kept])
@@ -87,7 +102,7 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
     )
 
 
-def _covers(config: Config, row: dict, box: Tensor) -> tuple[Tensor, Tensor]:
+def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> tuple[Tensor, Tensor]:
     """Token covers [1, N] of moving and static objects at the decoded frames."""
     indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
     covers = []

@@ -17,10 +17,9 @@ from tats_ray.masking.selection import LearnedSystem, draw_evenly, select_visibl
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import load_model_state
-from tats_ray.models.tokens import gather_tokens, scatter_tokens, unpatchify
+from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
 from tats_ray.training.checkpoint import RunState
-from tats_ray.training.mae_trainer import MAEState
-from tats_ray.training.pretraining_model import build_policy
+from tats_ray.training.pretraining_model import MAEState, build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
 _BATCH = 16
@@ -152,10 +151,5 @@ def _noise(config: Config, first: int, rows: int) -> Tensor:
 
 def _in_pixel_scale(prediction: Tensor, patches: Tensor, section: TargetSection) -> Tensor:
     """Undoes the target's normalisation with the true patch statistics, as is customary."""
-    values = prediction.view_as(patches)
-    if section.normalize == "none":
-        return values
-    dims = (-2,) if section.normalize == "channel" else (-2, -1)
-    mean = patches.mean(dim=dims, keepdim=True)
-    std = patches.var(dim=dims, keepdim=True).sqrt()
-    return values * (std + section.epsilon) + mean
+    mean, scale = target_scale(patches, section)
+    return prediction.view_as(patches) * scale + mean

@@ -46,7 +46,8 @@ class AdaMAE:
     def build_sampler(self, token_width: int) -> AdaMAESampler:
         from tats_ray.models.adamae import AdaMAESampler
 
-        return AdaMAESampler(self.settings, token_width, self.grid)
+        heads, dropout = self.settings.heads, self.settings.dropout
+        return AdaMAESampler(token_width, self.grid, heads=heads, dropout=dropout)
 
     def loss(self, log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
         from tats_ray.models.adamae import sampling_loss

@@ -56,4 +56,4 @@ class TATS:
     def build_sampler(self, token_width: int) -> TrajectorySampler:
         from tats_ray.models.sampler import TrajectorySampler
 
-        return TrajectorySampler(self.settings.sampler, token_width, self.grid)
+        return TrajectorySampler(token_width, self.grid, **self.settings.sampler.model_dump())

@@ -7,7 +7,7 @@ from timm.models.beit import Block
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.masking import AdaMAESection
+from tats_ray.models.initialization import initialize
 
 _MLP_RATIO = 4.0
 
@@ -15,19 +15,25 @@ _MLP_RATIO = 4.0
 class AdaMAESampler(nn.Module):
     """One transformer block over the patch tokens and its own positions, linear, softmax."""
 
-    def __init__(self, section: AdaMAESection, width: int, grid: TokenGrid) -> None:
+    def __init__(
+        self, width: int, grid: TokenGrid, *, heads: int = 8, dropout: float = 0.1
+    ) -> None:
+        """Args: width: d of the patch tokens, divisible by `heads`."""
         super().__init__()
         # Zero at the start; decayed like a matrix, as the code does.
         self.position_embedding = nn.Parameter(torch.zeros(grid.tokens, width))
         self.block = Block(
             width,
-            section.heads,
+            heads,
             qkv_bias=False,
             mlp_ratio=_MLP_RATIO,
-            proj_drop=section.dropout,
+            proj_drop=dropout,
             norm_layer=nn.LayerNorm,
         )
+        # As the code: what the hidden layer gives is not dropped, as timm would.
+        self.block.mlp.drop1 = nn.Identity()
         self.head = nn.Linear(width, 1)
+        initialize(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Patch tokens [B, N, width] -> log-probabilities, float32 [B, N]."""

@@ -8,10 +8,10 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.models.mae import PatchEmbedding, encoder_blocks, initialize
-from tats_ray.models.positions import position_table
-from tats_ray.models.tokens import patchify
+from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.model import ModelSection
+from tats_ray.models.mae import PatchEmbedding, encoder_blocks
+from tats_ray.models.tokens import patchify, position_table
 
 HEAD_SCALE = 0.001  # of the linear layer's initial weights (VideoMAE's init_scale)
 
@@ -21,19 +21,31 @@ class VideoClassifier(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, config: FinetuneConfig, classes: int) -> None:
+    def __init__(
+        self,
+        model: ModelSection,
+        grid: TokenGrid,
+        classes: int,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            drop_path: probability of the last block; falls linearly to 0 at the first.
+            dropout: before the linear layer.
+        """
         super().__init__()
-        model = config.model
         self.tubelet, self.patch = model.tubelet, model.patch
         self.patch_embedding = PatchEmbedding(model.tubelet * model.patch**2, model.width)
-        self.blocks = encoder_blocks(model, config.classifier.drop_path)
+        self.blocks = encoder_blocks(model, drop_path)
         self.norm = nn.LayerNorm(model.width, eps=1e-6)
-        self.dropout = nn.Dropout(config.classifier.dropout)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(model.width, classes)
-        positions = position_table(model.positions, config.grid, model.width)
+        positions = position_table(model.positions, grid, model.width)
         self.register_buffer("positions", positions, persistent=False)
-        self.apply(initialize)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
         with torch.no_grad():
             self.head.weight *= HEAD_SCALE
 
@@ -52,17 +64,14 @@ class VideoClassifier(nn.Module):
         }
 
 
-def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
-    """A freshly initialised model, the same on every process for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return VideoClassifier(config, classes)
-
-
-def build_layered_adamw(model: VideoClassifier, config: FinetuneConfig) -> torch.optim.AdamW:
-    """AdamW whose rate falls by `train.layer_decay` per layer from the head (1) to the patch
-    embedding (decay ^ (depth + 1)); biases and norms do not decay."""
-    train = config.train
-    groups = param_groups_layer_decay(model, train.weight_decay, layer_decay=train.layer_decay)
-    betas = (train.betas[0], train.betas[1])
-    return torch.optim.AdamW(groups, lr=train.lr, betas=betas, fused=True)
+def build_layered_adamw(
+    model: VideoClassifier,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    layer_decay: float,
+) -> torch.optim.AdamW:
+    """AdamW whose rate falls by `layer_decay` per layer from the head (1) to the patch embedding
+    (layer_decay ^ (depth + 1)); biases and norms do not decay."""
+    groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

@@ -10,12 +10,13 @@ from timm.models.beit import Block  # biases for queries and values only, as Vid
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import DecoderSection, ModelSection
-from tats_ray.models.positions import position_table
+from tats_ray.config.model import ModelSection
+from tats_ray.models.initialization import initialize, new_mask_token, seeded
 from tats_ray.models.tokens import (
     gather_tokens,
     masked_index,
     patchify,
+    position_table,
     reconstruction_target,
     standardize,
 )
@@ -48,11 +49,11 @@ class Encoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, section: ModelSection, grid: TokenGrid) -> None:
+    def __init__(self, model: ModelSection, grid: TokenGrid) -> None:
         super().__init__()
-        self.blocks = encoder_blocks(section)
-        self.norm = _Norm(section.width)
-        positions = position_table(section.positions, grid, section.width)
+        self.blocks = encoder_blocks(model)
+        self.norm = _Norm(model.width)
+        positions = position_table(model.positions, grid, model.width)
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
@@ -67,24 +68,27 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        section: DecoderSection,
         model: ModelSection,
         grid: TokenGrid,
         values: int,
         mask_token: nn.Parameter | None = None,
     ) -> None:
-        """Args: mask_token: another decoder's, to share it."""
+        """Sizes are those of `model.decoder`.
+
+        Args:
+            values: numbers predicted per token.
+            mask_token: another decoder's, to share it.
+        """
         super().__init__()
-        self.embedding = nn.Linear(model.width, section.width, bias=False)
-        if mask_token is None:
-            mask_token = nn.Parameter(torch.zeros(section.width))
-        self.mask_token = mask_token
-        self.blocks = nn.Sequential(
-            *(_block(section.width, section.heads, model.mlp_ratio) for _ in range(section.depth))
-        )
-        self.norm = _Norm(section.width)
-        self.head = nn.Linear(section.width, values)
-        positions = position_table(model.positions, grid, section.width)
+        width, heads, depth = model.decoder.width, model.decoder.heads, model.decoder.depth
+        self.embedding = nn.Linear(model.width, width, bias=False)
+        self.mask_token = new_mask_token(width) if mask_token is None else mask_token
+        self.blocks = nn.Sequential(*(_block(width, heads, model.mlp_ratio) for _ in range(depth)))
+        self.norm = _Norm(width)
+        self.head = nn.Linear(width, values)
+        for part in (self.blocks, self.head):
+            initialize(part)
+        positions = position_table(model.positions, grid, width)
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, features: Tensor, visible: Tensor, targets: Tensor) -> Tensor:
@@ -98,22 +102,21 @@ class Decoder(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """VideoMAE's model (1-D sinusoid positions, no class token) with masks given as indices."""
 
-    def __init__(self, section: ModelSection, grid: TokenGrid) -> None:
+    def __init__(self, model: ModelSection, grid: TokenGrid) -> None:
+        """Args: grid: of the clips, as `TokenGrid(8, 14, 14)` at 16 x 224 x 224."""
         super().__init__()
-        self.section = section
+        self.settings = model
         self.grid = grid
-        values = section.tubelet * section.patch**2
-        self.patch_embedding = PatchEmbedding(values, section.width)
-        self.encoder = Encoder(section, grid)
-        frames = section.target.frames
-        predicted = values if frames is None else frames // grid.time * section.patch**2
-        self.decoder = Decoder(section.decoder, section, grid, predicted * 3)
-        self.apply(initialize)
-        nn.init.trunc_normal_(self.decoder.mask_token, std=0.02)
+        values = model.tubelet * model.patch**2
+        self.patch_embedding = PatchEmbedding(values, model.width)
+        self.encoder = Encoder(model, grid)
+        frames = model.target.frames
+        predicted = values if frames is None else frames // grid.time * model.patch**2
+        self.decoder = Decoder(model, grid, predicted * 3)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """float [B, 3, T, H, W] in [0, 1] -> float [B, N, V, 3]."""
-        return patchify(pixels, self.section.tubelet, self.section.patch)
+        return patchify(pixels, self.settings.tubelet, self.settings.patch)
 
     def encode(self, patches: Tensor, visible: Tensor) -> Tensor:
         """Features of the visible tokens, [B, k, width]; only these are ever embedded."""
@@ -135,14 +138,14 @@ class MaskedAutoencoder(nn.Module):
         """The decoder's part of `forward`, from the visible tokens' features [B, k, width]."""
         prediction = self.decoder(features, visible, targets).float()
         chosen = self.predicted_pixels(patches, targets)
-        target = reconstruction_target(chosen, self.section.target)
+        target = reconstruction_target(chosen, self.settings.target)
         return Reconstruction(prediction, target, (prediction - target).square().mean(dim=-1))
 
     def predicted_pixels(self, patches: Tensor, targets: Tensor) -> Tensor:
         """Pixels of the targets that are predicted, [B, q, V', 3]: all of them, or with
         `target.frames` those of evenly spaced frames of the clip (MAE-ST)."""
         chosen = gather_tokens(patches, targets)
-        frames, tubelet, time = self.section.target.frames, self.section.tubelet, self.grid.time
+        frames, tubelet, time = self.settings.target.frames, self.settings.tubelet, self.grid.time
         if frames is None:
             return chosen
         places = torch.linspace(0, time * tubelet - 1, frames, device=targets.device).long()
@@ -172,30 +175,22 @@ def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None)
     return masked.gather(1, chosen).sort(dim=1).values
 
 
-def build_mae(section: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
-    """A freshly initialised model, the same on every process for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MaskedAutoencoder(section, grid)
+def build_mae(model: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
+    """A freshly initialised autoencoder, as `seeded`."""
+    return seeded(seed, lambda: MaskedAutoencoder(model, grid))
 
 
-def encoder_blocks(section: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
-    """The encoder's transformer; the drop path grows linearly from 0 to the last block's."""
-    rates = [drop_path * block / max(1, section.depth - 1) for block in range(section.depth)]
-    return nn.Sequential(
-        *(_block(section.width, section.heads, section.mlp_ratio, rate) for rate in rates)
+def encoder_blocks(model: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
+    """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
+    rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
+    blocks = nn.Sequential(
+        *(_block(model.width, model.heads, model.mlp_ratio, rate) for rate in rates)
     )
+    initialize(blocks)
+    return blocks
 
 
 def _block(width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Block:
     return Block(
         width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm
     )
-
-
-def initialize(module: nn.Module) -> None:
-    """VideoMAE's initialisation: Xavier for matrices, zero for biases."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

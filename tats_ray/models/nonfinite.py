@@ -1,4 +1,5 @@
-"""Non-finite losses and gradients: how they spread over the ranks, and whose they were.
+"""Ranks of a data-parallel step, and non-finite losses and gradients: how they spread over the
+ranks, and whose they were.
 
 The ranks average their gradients, so one rank's NaN reaches all of them and all leave the same step
 out. Nothing here synchronises with the device before a step has failed.
@@ -16,7 +17,31 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from tats_ray.models.ranks import Ranks
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the `size` that step together; the default is a process alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    def mean(self, table: Tensor) -> Tensor:
+        """The mean over the ranks; every rank calls it with a tensor of the same shape."""
+        if self.size > 1:
+            torch.distributed.all_reduce(table)
+            table /= self.size
+        return table
+
+    def gather(self, row: Tensor) -> Tensor:
+        """Every rank's row, [size, n]; every rank calls it with a row of the same length n."""
+        if self.size == 1:
+            return row[None]
+        rows = [torch.empty_like(row) for _ in range(self.size)]
+        torch.distributed.all_gather(rows, row)
+        return torch.stack(rows)
+
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reads the official pre-training checkpoints of VideoMAE and AdaMAE into our model.
+"""Reads the official pre-training checkpoints of VideoMAE and AdaMAE under our names.
 
 Our parameters mean the same; names differ, and the patch embedding is a linear map instead of a
 3-D convolution.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tats_ray.errors import CheckpointError
 
@@ -49,24 +49,6 @@ def read_official(path: Path) -> Weights:
     for name, value in _read(path).items():
         weights[_our_name(path, name)] = _our_form(path, name, value)
     return weights
-
-
-def load_official(model: nn.Module, path: Path) -> None:
-    """Sets a `PretrainingModel`'s weights; a sampler that only one side has is left alone.
-
-    Raises:
-        CheckpointError: names the first weight that is missing or has another shape.
-    """
-    weights, own = read_official(path), model.state_dict()
-    for name, value in own.items():
-        if name.startswith("mae.") and name not in weights:
-            raise CheckpointError(f"{path}: lacks '{name}'; check model.size and model.decoder")
-        if name in weights and weights[name].shape != value.shape:
-            raise CheckpointError(
-                f"{path}: '{name}' is {tuple(weights[name].shape)}, the model needs "
-                f"{tuple(value.shape)}; check model.size, model.decoder and data.frames"
-            )
-    model.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
 
 
 def _our_name(path: Path, name: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tats_ray.config.train import TrainSection
+from tats_ray.config.train import Schedule
 from tats_ray.errors import NonFiniteError
 from tats_ray.models.nonfinite import Fault, OwnGradients, nonfinite
 from tats_ray.models.state import State, load_optimizer_state, optimizer_state
@@ -35,18 +35,18 @@ def build_adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
-def learning_rate(section: TrainSection, step: int) -> float:
-    """Linear warm-up from zero, then a half cosine to the final rate.
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """The rate of a step: warm-up, then a half cosine.
 
     Args:
         step: 0-based step that is about to be taken.
     """
-    if step < section.warmup_steps:
-        return section.lr * (step + 1) / section.warmup_steps
-    span = max(1, section.steps - section.warmup_steps)
-    progress = min(1.0, (step - section.warmup_steps) / span)
+    peak, final, warmup_steps, steps = schedule
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
     fall = 0.5 * (1 + math.cos(math.pi * progress))
-    return section.final_lr + (section.lr - section.final_lr) * fall
+    return final + (peak - final) * fall
 
 
 class GuardedOptimizer:

@@ -6,9 +6,12 @@ import torch
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast where `precision` asks for it; `auto` means on a GPU that has bf16."""
+    """bf16 autocast where `precision` asks for it; `auto` means on a GPU that has it in hardware:
+    older ones only emulate bf16."""
     enabled = precision == "bf16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision == "auto"
+        and device.type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 

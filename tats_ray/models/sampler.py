@@ -9,7 +9,6 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.masking import SamplerSection
 from tats_ray.models.trajectory import TrajectoryAttention
 
 
@@ -29,15 +28,11 @@ class PolicyOutput(NamedTuple):
 class TrajectoryBlock(nn.Module):
     """Pre-norm trajectory attention with a residual, and optionally a feed-forward part."""
 
-    def __init__(self, section: SamplerSection, frames: int) -> None:
+    def __init__(self, width: int, heads: int, frames: int, *, mlp: bool) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(section.width)
-        self.attention = TrajectoryAttention(section.width, section.heads, frames)
-        self.mlp = (
-            nn.Sequential(nn.LayerNorm(section.width), Mlp(section.width, 4 * section.width))
-            if section.mlp
-            else None
-        )
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = TrajectoryAttention(width, heads, frames)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), Mlp(width, 4 * width)) if mlp else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attention(self.attention_norm(tokens))
@@ -47,15 +42,17 @@ class TrajectoryBlock(nn.Module):
 class Trunk(nn.Module):
     """Patch tokens [B, N, token_width] -> features [B, N, width]."""
 
-    def __init__(self, section: SamplerSection, token_width: int, grid: TokenGrid) -> None:
+    def __init__(
+        self, token_width: int, grid: TokenGrid, *, width: int, heads: int, blocks: int, mlp: bool
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Linear(token_width, section.width)
+        self.embedding = nn.Linear(token_width, width)
         # Learned and zero at the start, as AdaMAE's sampler: position matters only if it pays.
-        self.positions = nn.Parameter(torch.zeros(grid.tokens, section.width))
+        self.positions = nn.Parameter(torch.zeros(grid.tokens, width))
         self.blocks = nn.Sequential(
-            *(TrajectoryBlock(section, grid.time) for _ in range(section.blocks))
+            *(TrajectoryBlock(width, heads, grid.time, mlp=mlp) for _ in range(blocks))
         )
-        self.norm = nn.LayerNorm(section.width)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.norm(self.blocks(self.embedding(tokens) + self.positions))
@@ -67,12 +64,36 @@ class TrajectorySampler(nn.Module):
     Both heads start at zero, so an untrained sampler draws exactly like random masking.
     """
 
-    def __init__(self, section: SamplerSection, token_width: int, grid: TokenGrid) -> None:
+    def __init__(
+        self,
+        token_width: int,
+        grid: TokenGrid,
+        *,
+        width: int = 384,
+        heads: int = 6,
+        blocks: int = 1,
+        mlp: bool = False,
+        shared_trunk: bool = False,
+    ) -> None:
+        """
+        Args:
+            token_width: d of the patch tokens that the sampler reads.
+            width: of the sampler itself, divisible by `heads`.
+            mlp: adds a feed-forward part behind the attention of every block.
+            shared_trunk: actor and critic on one trunk, at half the cost.
+
+        Raises:
+            ConfigError: the heads do not divide the width.
+        """
         super().__init__()
-        self.actor_trunk = Trunk(section, token_width, grid)
-        self.actor_head = nn.Linear(section.width, 1, bias=False)  # cancels in the softmax
-        self.critic_trunk = None if section.shared_trunk else Trunk(section, token_width, grid)
-        self.critic_head = nn.Linear(section.width, 1)
+
+        def trunk() -> Trunk:
+            return Trunk(token_width, grid, width=width, heads=heads, blocks=blocks, mlp=mlp)
+
+        self.actor_trunk = trunk()
+        self.actor_head = nn.Linear(width, 1, bias=False)  # cancels in the softmax
+        self.critic_trunk = None if shared_trunk else trunk()
+        self.critic_head = nn.Linear(width, 1)
         nn.init.zeros_(self.actor_head.weight)
         nn.init.zeros_(self.critic_head.weight)
         nn.init.zeros_(self.critic_head.bias)
@@ -99,12 +120,3 @@ class TrajectorySampler(nn.Module):
 
     def _value(self, features: Tensor) -> Tensor:
         return self.critic_head(features.mean(dim=1)).float().squeeze(-1)
-
-
-def build_sampler(
-    section: SamplerSection, token_width: int, grid: TokenGrid, seed: int
-) -> TrajectorySampler:
-    """A freshly initialised sampler, the same on every process for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)  # not the autoencoder's numbers
-        return TrajectorySampler(section, token_width, grid)

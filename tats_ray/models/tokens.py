@@ -1,4 +1,4 @@
-"""Tokens of a clip: patches, selection by index, reconstruction targets."""
+"""Tokens of a clip: patches, positions, selection by index, targets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tats_ray.config.model import TargetSection
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as VideoMAE and AdaMAE
 IMAGE_STD = (0.229, 0.224, 0.225)
+MOTION_VALUES = 8  # of a token's motion target: (x, y) of 2 x 2 points
 
 
 def patchify(pixels: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -45,6 +46,37 @@ def standardize(patches: Tensor) -> Tensor:
     return (patches - mean) / std
 
 
+def position_table(kind: str, grid: TokenGrid, width: int) -> Tensor:
+    """Codes of all tokens, float32 [N, width], by `model.positions`."""
+    if kind == "sinusoid_3d":
+        return sinusoid_3d(grid, width)
+    return sinusoid_1d(torch.arange(grid.tokens), width)
+
+
+def sinusoid_1d(places: Tensor, width: int) -> Tensor:
+    """Sinusoids of one coordinate; over the flat token index the code of VideoMAE and AdaMAE.
+
+    Returns:
+        float32 [len(places), width]; even columns are sines, odd ones cosines.
+    """
+    column = torch.arange(width, dtype=torch.float64)
+    rate = torch.pow(10000.0, -2.0 * torch.div(column, 2, rounding_mode="floor") / width)
+    angle = places.double()[:, None] * rate
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def sinusoid_3d(grid: TokenGrid, width: int) -> Tensor:
+    """Time, row and column each in a third of the columns (AdaMAE's paper): what is at the same
+    place at another time is near, so copying over time is easy to learn."""
+    third = width // 6 * 2
+    widths = (width - 2 * third, third, third)
+    axes = torch.meshgrid(
+        torch.arange(grid.time), torch.arange(grid.rows), torch.arange(grid.columns), indexing="ij"
+    )
+    parts = [sinusoid_1d(axis.flatten(), w) for axis, w in zip(axes, widths, strict=True)]
+    return torch.cat(parts, dim=1)
+
+
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Picks tokens by index: [B, N, ...] and int64 [B, k] -> [B, k, ...]."""
     shape = index.shape + (1,) * (tokens.dim() - 2)
@@ -74,11 +106,8 @@ def masked_index(visible: Tensor, tokens: int) -> Tensor:
     return order[:, : tokens - visible.shape[1]]
 
 
-def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
-    """Pixel values that the decoder predicts.
-
-    `channel` normalises every token per colour channel with the unbiased deviation (VideoMAE and
-    AdaMAE code), `joint` over all its values (MAE-ST), `none` keeps pixels.
+def reconstruction_target(patches: Tensor, target: TargetSection) -> Tensor:
+    """Pixel values that the decoder predicts: (pixels - mean) / scale, as `target_scale`.
 
     Args:
         patches: float [B, k, V, 3] in [0, 1].
@@ -87,14 +116,55 @@ def reconstruction_target(patches: Tensor, section: TargetSection) -> Tensor:
         float32 [B, k, V * 3].
     """
     values = patches.float()
-    if section.normalize != "none":
-        dims = (-2,) if section.normalize == "channel" else (-2, -1)
-        count = math.prod(values.shape[dim] for dim in dims)
-        centred = values - values.mean(dim=dims, keepdim=True)
-        # Not `var`, which takes three times as long over an inner axis on a CPU.
-        variance = centred.square().sum(dim=dims, keepdim=True) / (count - 1)
-        values = centred / (variance.sqrt() + section.epsilon)
-    return values.flatten(2)
+    mean, scale = target_scale(values, target)
+    return ((values - mean) / scale).flatten(2)
+
+
+def target_scale(values: Tensor, target: TargetSection) -> tuple[Tensor, Tensor]:
+    """What the pixels of a token are normalised by.
+
+    `channel` takes every colour channel of the token on its own and adds epsilon to the unbiased
+    deviation (VideoMAE's and AdaMAE's code); `joint` takes all values of the token and adds epsilon
+    to the variance (MAE-ST's code); `none` keeps pixels.
+
+    Args:
+        values: float32 [B, k, V, 3].
+
+    Returns:
+        mean and scale, [B, k, 1, 3] or [B, k, 1, 1]; 0 and 1 for `none`.
+    """
+    if target.normalize == "none":
+        return values.new_zeros(()), values.new_ones(())
+    dims = (-2,) if target.normalize == "channel" else (-2, -1)
+    count = math.prod(values.shape[dim] for dim in dims)
+    mean = values.mean(dim=dims, keepdim=True)
+    # Not `var`, which takes three times as long over an inner axis on a CPU.
+    variance = (values - mean).square().sum(dim=dims, keepdim=True) / (count - 1)
+    if target.normalize == "joint":
+        return mean, (variance + target.epsilon).sqrt()
+    return mean, variance.sqrt() + target.epsilon
+
+
+def motion_target(motion: Tensor, normalize: str) -> Tensor:
+    """TrackMAE's target (Vandeghen et al. 2026): displacements of the points that start in each
+    token's place.
+
+    `patch` subtracts the token's mean motion and divides by its deviation, per axis, as TrackMAE's
+    code does; `none` keeps pixels; `clip` divides by the deviation over the whole clip.
+
+    Args:
+        motion: float [B, T', 2 rows, 2 columns, 2] in pixels of the model input.
+
+    Returns:
+        float32 [B, N, 8].
+    """
+    points = rearrange(motion.float(), "b t (r p) (c q) d -> b (t r c) (p q) d", p=2, q=2)
+    if normalize == "patch":
+        points = points - points.mean(dim=2, keepdim=True)
+        points = points / (points.std(dim=2, keepdim=True) + 1e-6)
+    elif normalize == "clip":
+        points = points / (points.flatten(1).std(dim=1)[:, None, None, None] + 1e-6)
+    return points.flatten(2)
 
 
 def copy_error(targets: Tensor, grid: TokenGrid) -> Tensor:

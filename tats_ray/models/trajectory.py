@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from tats_ray.errors import ConfigError
+
 
 class TrajectoryAttention(nn.Module):
     """Multi-head trajectory attention over frame-major tokens.
@@ -22,10 +24,15 @@ class TrajectoryAttention(nn.Module):
         width: d, divisible by `heads`.
         heads: h.
         frames: F, time slices of the token grid.
+
+    Raises:
+        ConfigError: the heads do not divide the width.
     """
 
     def __init__(self, width: int, heads: int, frames: int) -> None:
         super().__init__()
+        if width % heads:
+            raise ConfigError(f"sampler: width {width} is not divisible by heads {heads}")
         self.heads = heads
         self.frames = frames
         # Key biases would cancel in either softmax.

@@ -78,4 +78,4 @@ class ReconstructionEnvironment:
         grid = self.inputs.grid
         tokens = torch.arange(grid.tokens, device=patches.device)
         pixels = self.mae.predicted_pixels(patches, tokens.expand(len(patches), -1))
-        return copy_error(reconstruction_target(pixels, self.mae.section.target), grid)
+        return copy_error(reconstruction_target(pixels, self.mae.settings.target), grid)

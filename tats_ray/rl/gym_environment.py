@@ -36,7 +36,7 @@ class MaskingVectorEnv(VectorEnv):
     def __init__(self, environment: ReconstructionEnvironment, reward_sign: int) -> None:
         self.environment = environment
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        inputs, width = environment.inputs, environment.mae.section.width
+        inputs, width = environment.inputs, environment.mae.settings.width
         self.single_observation_space = observation_space(inputs.grid, width)
         self.single_action_space = action_space(inputs.grid, inputs.visible)
         self.num_envs = 0

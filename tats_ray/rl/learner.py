@@ -12,9 +12,9 @@ from tats_ray.config.rl import RLSection
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
 from tats_ray.models.mae import PatchEmbedding
+from tats_ray.models.nonfinite import ALONE, Ranks
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.models.tokens import patchify

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.rl import RLSection
-from tats_ray.models.nonfinite import Fault, locate, spread
+from tats_ray.models.nonfinite import ALONE, Fault, Ranks, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
 from tats_ray.rl.ppo import PPOBatch, PPOLoss, ppo_loss
 from tats_ray.rl.reward import compute_advantages

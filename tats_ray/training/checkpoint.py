@@ -22,7 +22,7 @@ from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
-from tats_ray.training.mae_trainer import MAEState
+from tats_ray.training.pretraining_model import MAEState
 from tats_ray.training.trainer import TrainerState
 
 FORMAT = 1
@@ -185,7 +185,7 @@ def read_state(path: Path) -> RunState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    heads = read_tensors(path, "heads") if (path / "heads.safetensors").exists() else {}
+    heads = read_optional_tensors(path, "heads")
     optimizer = read_tensors(path, "mae_optimizer")
     if progress.step and not optimizer:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
@@ -219,6 +219,11 @@ def read_tensors(path: Path, name: str) -> State:
         if not np.isfinite(value).all():
             raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {_MEND}")
     return tensors
+
+
+def read_optional_tensors(path: Path, name: str) -> State:
+    """As `read_tensors`; empty where the checkpoint has no such file."""
+    return read_tensors(path, name) if (path / f"{name}.safetensors").exists() else {}
 
 
 def _flush(path: Path) -> None:

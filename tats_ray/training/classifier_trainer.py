@@ -9,14 +9,14 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
 from tats_ray.data.labels import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.models.classifier import build_classifier, build_layered_adamw
-from tats_ray.models.nonfinite import spread
+from tats_ray.models.classifier import build_layered_adamw
+from tats_ray.models.nonfinite import ALONE, Ranks, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.finetune_inputs import mix, training_pixels
-from tats_ray.training.finetune_state import ClassifierState, load_pretrained
+from tats_ray.training.finetune_state import ClassifierState, build_classifier
+from tats_ray.training.initial_weights import load_initial_encoder
 from tats_ray.training.step_metrics import StepMetrics
 from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
 
@@ -44,11 +44,14 @@ class ClassifierTrainer:
         self._labels = labels
         self.classifier = build_classifier(config, len(classes))
         if config.train.initial_weights is not None:
-            load_pretrained(self.classifier, config)
+            load_initial_encoder(self.classifier, config.model, config.train.initial_weights)
         self.classifier.to(device)
         self.model = wrap(self.classifier)
-        adamw = build_layered_adamw(self.classifier, config)
         train = config.train
+        betas = (train.betas[0], train.betas[1])
+        adamw = build_layered_adamw(
+            self.classifier, train.lr, train.weight_decay, betas, train.layer_decay
+        )
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
         self.optimizer.watch(self.model)
         self._loss = SoftTargetCrossEntropy()
@@ -69,7 +72,7 @@ class ClassifierTrainer:
         loss = self._loss(logits.float(), targets)
         self.optimizer.zero_grad()
         spread(loss).backward()
-        norm = self.optimizer.step(learning_rate(config.train, self.step))
+        norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
         self._metrics.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
         self.step += 1
 

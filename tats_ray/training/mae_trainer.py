@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,40 +11,18 @@ from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.masking.selection import draw_evenly, select_visible
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
-from tats_ray.models.nonfinite import spread
-from tats_ray.models.official import load_official
+from tats_ray.models.nonfinite import ALONE, Ranks, spread
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
 from tats_ray.models.precision import autocast
-from tats_ray.models.ranks import ALONE, Ranks
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
-from tats_ray.training.pretraining_model import build_pretraining_model
+from tats_ray.training.pretraining_model import MAEState, build_pretraining_model
 from tats_ray.training.step_metrics import StepMetrics
 from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
 
 _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
-
-
-@dataclass(frozen=True)
-class MAEState:
-    """Autoencoder, what trains in its step, and their optimiser after `step` steps.
-
-    Attributes:
-        heads: joint sampler and further decoders; empty for most systems.
-    """
-
-    step: int
-    mae: State
-    heads: State
-    optimizer: State
-
-    def files(self) -> dict[str, State]:
-        heads = {"heads": self.heads} if self.heads else {}
-        return {"mae": self.mae, "mae_optimizer": self.optimizer, **heads}
-
-    def documents(self) -> dict[str, Any]:
-        return {}
 
 
 class MAETrainer:
@@ -78,7 +52,7 @@ class MAETrainer:
         width = None if self._encoder is None else self._encoder.width
         self.parts = build_pretraining_model(config, self.mae, width)
         if config.train.initial_weights is not None:
-            load_official(self.parts, Path(config.train.initial_weights))
+            load_initial_weights(self.parts, config.model, config.train.initial_weights)
         self.parts.to(device)
         self.model = wrap(self.parts)
         train = config.train
@@ -106,7 +80,7 @@ class MAETrainer:
         loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad()
         spread(loss).backward()
-        norm = self.optimizer.step(learning_rate(config.train, self.step))
+        norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
         metrics = {"loss": loss.detach(), "gradient_norm": norm}
         if len(losses) > 1:
             metrics |= {f"loss/{name}": term.detach() for name, term in losses.items()}

@@ -10,6 +10,7 @@ from tats_ray.models.mae import MaskedAutoencoder, build_mae
 from tats_ray.models.sampler import TrajectorySampler
 from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.learner import InProcessPolicy, LearnerSettings, PolicyLearner
+from tats_ray.training.initial_weights import load_initial_policy
 from tats_ray.training.pretraining_model import build_policy
 
 
@@ -38,6 +39,14 @@ def build_environment(
     )
 
 
+def build_first_policy(config: Config) -> TrajectorySampler:
+    """The sampler that a run begins with: that of `train.initial_weights` where it has one."""
+    sampler = build_policy(config)
+    if config.train.initial_weights is not None:
+        load_initial_policy(sampler, config.train.initial_weights)
+    return sampler
+
+
 def build_learner(config: Config, sampler: TrajectorySampler) -> PolicyLearner:
     """Args: sampler: of `build_policy`, on the device to compute on."""
     settings = LearnerSettings(
@@ -56,5 +65,5 @@ def build_in_process_policy(
     config: Config, device: torch.device, mae: MaskedAutoencoder
 ) -> InProcessPolicy:
     """Rollouts and PPO beside the autoencoder that is trained in this process."""
-    learner = build_learner(config, build_policy(config).to(device))
+    learner = build_learner(config, build_first_policy(config).to(device))
     return InProcessPolicy(build_environment(config, device, mae), learner)

@@ -3,7 +3,8 @@ joint sampler and further decoders, with the sum of their losses."""
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,32 @@ from torch import Tensor, nn
 from tats_ray.config import Config
 from tats_ray.config.masking import StepSettings
 from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_replacement
-from tats_ray.models.mae import Decoder, MaskedAutoencoder, initialize, target_index
-from tats_ray.models.motion_target import VALUES, motion_target
+from tats_ray.models.initialization import seeded
+from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
 from tats_ray.models.sampler import Sampler, TrajectorySampler
-from tats_ray.models.tokens import gather_tokens
+from tats_ray.models.state import State
+from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
+
+
+@dataclass(frozen=True)
+class MAEState:
+    """Autoencoder, what trains in its step, and their optimiser after `step` steps.
+
+    Attributes:
+        heads: joint sampler and further decoders; empty for most systems.
+    """
+
+    step: int
+    mae: State
+    heads: State
+    optimizer: State
+
+    def files(self) -> dict[str, State]:
+        heads = {"heads": self.heads} if self.heads else {}
+        return {"mae": self.mae, "mae_optimizer": self.optimizer, **heads}
+
+    def documents(self) -> dict[str, Any]:
+        return {}
 
 
 class PretrainingModel(nn.Module):
@@ -35,11 +58,8 @@ class PretrainingModel(nn.Module):
         self.sampler = None
         if config.learns_in_step:
             self.sampler = cast(StepSystem, config.masking_system).build_sampler(model.width)
-        self.motion_decoder = self._decoder(VALUES if model.motion_target.weight else None)
+        self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
-        for part in (self.sampler, self.motion_decoder, self.feature_decoder):
-            if part is not None:
-                part.apply(initialize)
         if not model.target.weight:
             self._freeze_pixel_decoder()
 
@@ -100,9 +120,8 @@ class PretrainingModel(nn.Module):
         """A decoder of its own that shares the mask token, as TrackMAE's."""
         if values is None:
             return None
-        model = self.config.model
         shared = self.mae.decoder.mask_token
-        return Decoder(model.decoder, model, self.config.grid, values, mask_token=shared)
+        return Decoder(self.config.model, self.config.grid, values, mask_token=shared)
 
     def _freeze_pixel_decoder(self) -> None:
         for name, parameter in self.mae.decoder.named_parameters():
@@ -113,18 +132,19 @@ class PretrainingModel(nn.Module):
 def build_pretraining_model(
     config: Config, mae: MaskedAutoencoder, feature_width: int | None
 ) -> PretrainingModel:
-    """A freshly initialised model, the same on every process for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed + 2)  # neither the autoencoder's nor PPO's numbers
-        return PretrainingModel(config, mae, feature_width)
+    """A freshly initialised model, as `seeded`."""
+    seed = config.run.seed + 2  # neither the autoencoder's nor the policy's numbers
+    return seeded(seed, lambda: PretrainingModel(config, mae, feature_width))
 
 
 def build_policy(config: Config) -> TrajectorySampler:
     """A freshly initialised sampler of a system that rollouts train."""
     system = cast(LearnedSystem, config.masking_system)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed + 1)  # not the autoencoder's numbers
-        return cast(TrajectorySampler, system.build_sampler(config.model.width))
+    sampler = seeded(
+        config.run.seed + 1,  # not the autoencoder's numbers
+        lambda: system.build_sampler(config.model.width),
+    )
+    return cast(TrajectorySampler, sampler)
 
 
 def _decoder_loss(

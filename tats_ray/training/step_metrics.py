@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.train import TrainSection
-from tats_ray.models.nonfinite import Fault, locate
+from tats_ray.models.nonfinite import Fault, Ranks, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
-from tats_ray.models.ranks import Ranks
 from tats_ray.training.trainer import StepReport
 
 
@@ -66,7 +65,7 @@ class StepMetrics:
             if not math.isfinite(metrics["gradient_norm"]):
                 skipped = [self._skip(number + 1, taken, metrics["loss"], ranks)]
                 metrics = {}
-            metrics["lr"] = learning_rate(self._section, number)
+            metrics["lr"] = learning_rate(self._section.schedule, number)
             if self._section.skip_nonfinite:
                 metrics["skipped_steps"] = float(self._optimizer.skipped)
             reports.append(StepReport(number + 1, metrics, skipped))

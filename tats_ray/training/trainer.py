@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from tats_ray.data.clips import Clips
-from tats_ray.models.nonfinite import Fault
-from tats_ray.models.ranks import ALONE, Ranks
+from tats_ray.models.nonfinite import ALONE, Fault, Ranks
 from tats_ray.models.sampler import Sampler
 from tats_ray.models.state import State
 

@@ -23,8 +23,9 @@ from tats_ray.config import dump_config
 from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError, RunDirectoryError, TatsRayError
-from tats_ray.models.official import load_official, read_official
+from tats_ray.models.official import read_official
 from tats_ray.training.checkpoint import Progress, read_state, write_checkpoint
+from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 from tests.finetuning import TINY_FINETUNE
@@ -237,6 +238,15 @@ def test_fine_tuning_names_its_checkpoint(run, step, synthetic, damage, capsys):
     assert not (run.parent / "tuned").exists()
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_pre_training_names_the_checkpoint_that_it_starts_from(run, step, damage):
+    damage(step / "mae.safetensors")
+    with pytest.raises(CheckpointError, match=r"^train\.initial_weights: ") as caught:
+        MAETrainer(tiny_config(f"train.initial_weights={run}"), CPU)
+    assert "\n" not in str(caught.value)
+    assert not (step / "exploded").exists()
+
+
 def test_a_config_that_is_no_mapping_is_named(run, synthetic, capsys):
     settings_of = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump({**settings_of, "model": None, "data": 3}))
@@ -289,14 +299,15 @@ def test_a_bomb_beside_real_weights_is_never_run(tmp_path):
         ([1, 2], "holds no weights"),
         ({"model": {"encoder.patch_embed.proj.weight": torch.ones(4, 3, 16, 16)}}, "video model"),
         ({"model": {"visual.conv1.weight": torch.ones(3)}}, "is of no pre-training model"),
-        ({"model": OFFICIAL}, "lacks 'mae."),
+        ({"model": OFFICIAL}, "is missing; the checkpoint is of another model"),
     ],
 )
 def test_foreign_official_files_are_named(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pth")
-    parts = MAETrainer(tiny_config(), CPU).parts
+    config = tiny_config()
+    parts = MAETrainer(config, CPU).parts
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_official(parts, tmp_path / "a.pth")
+        load_initial_weights(parts, config.model, str(tmp_path / "a.pth"))
     assert str(tmp_path / "a.pth") in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import ray
 from tats_ray.actors.hub import WorkItem, find_hub, start_hub
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.errors import NonFiniteError, VideoDecodeError
-from tats_ray.training.mae_trainer import MAEState
+from tats_ray.training.pretraining_model import MAEState
 from tats_ray.training.trainer import StepReport
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -35,6 +35,18 @@ def test_a_run_leaves_what_it_should(whole):
     assert "step 12/12  loss" in whole.log
 
 
+def test_another_run_starts_from_its_weights(whole, synthetic):
+    """With rates that change nothing, the first step's weights are the initial ones."""
+    still = ["train.base_lr=1e-12", "train.min_lr=0.0", "rl.lr=1e-12", "run.seed=7"]
+    given = f"train.initial_weights={whole.path}"
+    after = Run(synthetic, whole.output, "after", given, *still, "train.steps=1")
+    after.finish()
+    weights, wanted = after.weights(1), whole.weights()
+    for name, value in wanted.items():
+        if "optimizer" not in name:
+            assert np.allclose(weights[name], value, rtol=0, atol=1e-6), name
+
+
 def test_mlflow_has_the_same_records_and_pictures(whole):
     client = mlflow.MlflowClient(f"sqlite:///{whole.output}/mlflow.db")
     run = client.get_run(whole.summary()["mlflow_run_id"])

@@ -66,9 +66,20 @@ def test_ray_is_imported_in_actors_only():
     assert users == {"actors"}
 
 
+def test_models_are_a_library():
+    """They are built from sizes: no job's configuration, no data."""
+    moving = {"inputs.py", "finetune_inputs.py"}  # what a step reads; belongs to training
+    sizes = {"tats_ray.config.geometry", "tats_ray.config.model", "tats_ray.config.train"}
+    for path in (PACKAGE / "models").rglob("*.py"):
+        names = _imports(path) if path.name not in moving else set()
+        known = {name for name in names if name.startswith(("tats_ray.config", "tats_ray.data"))}
+        assert known <= sizes, path
+
+
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
+        ("tats_ray", {"torch", "ray", "numpy", "pyarrow", "pydantic", "yaml"}),
         ("tats_ray.config", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.data.decode", {"torch", "ray", "decord", "av"}),
         *[(path.partition(":")[0], HEAVY) for path in SYSTEMS.values()],

@@ -58,7 +58,7 @@ def test_a_recipe_is_the_published_protocol(name):
     assert config.train.steps == wanted.epochs * per_epoch
     assert config.train.warmup_steps == 5 * per_epoch
     assert config.train.lr == pytest.approx(wanted.lr)
-    assert config.train.final_lr == pytest.approx(wanted.final_lr)
+    assert config.train.schedule.final == pytest.approx(wanted.final_lr)
     assert config.train.layer_decay == wanted.layer_decay
     assert config.train.betas == [0.9, 0.999]
     assert config.classifier.drop_path == wanted.drop_path

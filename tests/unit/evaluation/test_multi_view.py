@@ -19,8 +19,8 @@ from tats_ray.evaluation.multi_view import (
     spatial_views,
     temporal_views,
 )
-from tats_ray.models.classifier import build_classifier
 from tats_ray.models.state import model_state
+from tats_ray.training.finetune_state import build_classifier
 from tests.finetuning import finetune_config
 
 CPU = torch.device("cpu")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch.distributions import Categorical
 
 from tats_ray.config import TokenGrid
-from tats_ray.masking.adamae import AdaMAESettings
 from tats_ray.models.adamae import AdaMAESampler, sampling_loss
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
@@ -25,7 +24,7 @@ CPU = torch.device("cpu")
 
 def _sampler():
     torch.manual_seed(0)
-    sampler = AdaMAESampler(AdaMAESettings(heads=HEADS), WIDTH, GRID).eval()
+    sampler = AdaMAESampler(WIDTH, GRID, heads=HEADS).eval()
     for parameter in sampler.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return sampler
@@ -36,8 +35,11 @@ def _layer_norm(x, weight, bias):
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
 
 
-def _reference(w, tokens):
-    """softmax(linear(block(x + positions))) by the book."""
+def _reference(w, tokens, dropout=0.0):
+    """softmax(linear(block(x + positions))) by the book.
+
+    The code drops what the attention's and the feed-forward part's last layers give, nothing else.
+    """
     x = tokens + w["position_embedding"]
     h = _layer_norm(x, w["block.norm1.weight"], w["block.norm1.bias"])
     q, k, v = (h @ w["block.attn.qkv.weight"].T).split(WIDTH, dim=-1)
@@ -46,11 +48,13 @@ def _reference(w, tokens):
         cut = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
         scores = q[..., cut] @ k[..., cut].transpose(1, 2) / math.sqrt(WIDTH // HEADS)
         heads.append(torch.softmax(scores, dim=-1) @ v[..., cut])
-    x = x + torch.cat(heads, -1) @ w["block.attn.proj.weight"].T + w["block.attn.proj.bias"]
+    h = torch.cat(heads, -1) @ w["block.attn.proj.weight"].T + w["block.attn.proj.bias"]
+    x = x + F.dropout(h, dropout)
     h = _layer_norm(x, w["block.norm2.weight"], w["block.norm2.bias"])
     h = h @ w["block.mlp.fc1.weight"].T + w["block.mlp.fc1.bias"]
     h = 0.5 * h * (1 + torch.erf(h / math.sqrt(2)))
-    x = x + h @ w["block.mlp.fc2.weight"].T + w["block.mlp.fc2.bias"]
+    h = h @ w["block.mlp.fc2.weight"].T + w["block.mlp.fc2.bias"]
+    x = x + F.dropout(h, dropout)
     return torch.softmax((x @ w["head.weight"].T + w["head.bias"]).squeeze(-1), dim=-1)
 
 
@@ -78,6 +82,18 @@ def test_loss_and_gradients_equal_the_formula():
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
     for name, parameter in sampler.named_parameters():
         assert torch.allclose(parameter.grad, weights[name].grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_dropout_is_where_the_code_has_it():
+    """The same generator drops the same values in both, if they drop in the same places."""
+    sampler = _sampler().train()
+    tokens, _, _ = _inputs()
+    torch.manual_seed(7)
+    p = sampler(tokens).exp()
+    torch.manual_seed(7)
+    wanted = _reference(sampler.state_dict(), tokens, dropout=0.1)
+    assert torch.allclose(p, wanted, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(p, _reference(sampler.state_dict(), tokens), rtol=0.1)
 
 
 def test_the_plain_policy_gradient_is_the_same_loss():
@@ -117,7 +133,7 @@ def test_the_sampling_loss_reaches_the_patch_embedding_only_if_asked(detach):
 
 def test_harder_tokens_become_likelier():
     """Constant error on the left, none on the right: the sampler learns to look left."""
-    sampler = AdaMAESampler(AdaMAESettings(heads=2, dropout=0.0), WIDTH, GRID)
+    sampler = AdaMAESampler(WIDTH, GRID, heads=2, dropout=0.0)
     optimizer = torch.optim.Adam(sampler.parameters(), lr=1e-2)
     left = torch.arange(GRID.tokens) % 3 == 0
     torch.manual_seed(0)

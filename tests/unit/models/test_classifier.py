@@ -7,10 +7,11 @@ import re
 import pytest
 import torch
 
-from tats_ray.models.classifier import build_classifier, build_layered_adamw
+from tats_ray.models.classifier import build_layered_adamw
 from tats_ray.models.mae import build_mae
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.state import model_state
+from tats_ray.training.finetune_state import build_classifier
 from tests.finetuning import PLAIN, finetune_config
 
 
@@ -24,9 +25,9 @@ def _layer(name: str, depth: int) -> int:
 
 @pytest.mark.parametrize(("depth", "decay"), [(2, 0.75), (12, 0.7), (11, 0.9)])
 def test_rates_follow_the_formula(depth, decay):
-    config = finetune_config(f"model.depth={depth}", f"train.layer_decay={decay}")
-    model = build_classifier(config, 5)
-    optimizer = GuardedOptimizer(build_layered_adamw(model, config), None)
+    model = build_classifier(finetune_config(f"model.depth={depth}"), 5)
+    adamw = build_layered_adamw(model, 1e-3, 0.05, (0.9, 0.999), decay)
+    optimizer = GuardedOptimizer(adamw, None)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step(0.01)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from tats_ray.config import TokenGrid, load_config
+from tats_ray.config.model import ModelSection
 from tats_ray.models.mae import PatchEmbedding, build_mae, target_index
-from tats_ray.models.positions import position_table, sinusoid_1d
-from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD, patchify
+from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD, patchify, position_table, sinusoid_1d
+from tats_ray.training.pretraining_model import build_pretraining_model
 from tests.conftest import tiny_config
 
 CONFIG = tiny_config()
@@ -41,6 +42,58 @@ def test_patch_embedding_is_a_strided_convolution():
     conv = nn.functional.conv3d(standard, weight, embedding.projection.bias, stride=(2, 4, 4))
     tokens = embedding(patchify(pixels, 2, 4))
     assert torch.allclose(tokens, conv.flatten(2).transpose(1, 2), atol=1e-5)
+
+
+def _spread(weight, bound):
+    """Uniform up to the bound: near it at most, and bound / sqrt(3) in the root mean square."""
+    largest, deviation = weight.abs().max().item(), weight.square().mean().sqrt().item()
+    assert 0.98 * bound < largest <= bound
+    assert deviation == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_the_patch_embedding_starts_as_a_convolution_of_pytorch():
+    """VideoMAE leaves it so; the same generator gives the same numbers."""
+    torch.manual_seed(0)
+    ours = PatchEmbedding(2 * 16 * 16, 24).projection
+    torch.manual_seed(0)
+    convolution = nn.Conv3d(3, 24, (2, 16, 16))
+    assert torch.equal(ours.weight.flatten(), convolution.weight.flatten())
+    assert torch.equal(ours.bias, convolution.bias)
+    _spread(build_mae(CONFIG.model, CONFIG.grid, 0).patch_embedding.projection.weight, 1536**-0.5)
+
+
+def test_start_weights_are_videomaes():
+    """Xavier inside encoder and decoder, PyTorch's own for the layer between them."""
+    model = ModelSection(size="small", depth=1)
+    with_motion = build_pretraining_model(
+        tiny_config("model.size=small", "model.width=384", "model.heads=6", "model.depth=1",
+                    "model.decoder.width=192", "model.motion_target.weight=1",
+                    "masking.system=trackmae"),
+        build_mae(model, CONFIG.grid, 0), None,
+    )  # fmt: skip
+    mae = with_motion.mae
+    for decoder in (mae.decoder, with_motion.motion_decoder):
+        _spread(decoder.embedding.weight, 384**-0.5)
+        assert decoder.mask_token is mae.decoder.mask_token
+    for block, d in ((mae.encoder.blocks[0], 384), (mae.decoder.blocks[0], 192),
+                     (with_motion.motion_decoder.blocks[0], 192)):  # fmt: skip
+        _spread(block.attn.qkv.weight, (6 / (4 * d)) ** 0.5)
+        _spread(block.attn.proj.weight, (6 / (2 * d)) ** 0.5)
+        _spread(block.mlp.fc1.weight, (6 / (5 * d)) ** 0.5)
+        _spread(block.mlp.fc2.weight, (6 / (5 * d)) ** 0.5)
+        for layer in (block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            assert layer.bias.abs().max() == 0
+        assert block.attn.q_bias.abs().max() == block.attn.v_bias.abs().max() == 0
+        assert (block.norm1.weight == 1).all() and (block.norm1.bias == 0).all()
+    _spread(mae.decoder.head.weight, (6 / (192 + 1536)) ** 0.5)
+    assert mae.decoder.head.bias.abs().max() == 0
+
+
+def test_the_mask_token_is_cut_off_at_one_deviation():
+    """Which leaves .54 of it: sqrt(1 - 2 phi(1) / (2 Phi(1) - 1)) for a normal distribution."""
+    token = build_mae(ModelSection(size="large", depth=1), CONFIG.grid, 0).decoder.mask_token
+    assert 0.0195 < token.abs().max() <= 0.02
+    assert token.std().item() == pytest.approx(0.02 * 0.5396, rel=0.1)
 
 
 def test_positions_are_the_published_sinusoid():

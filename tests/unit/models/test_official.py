@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from tats_ray.errors import CheckpointError
-from tats_ray.models.official import load_official, read_official
+from tats_ray.models.official import read_official
 from tats_ray.models.tokens import masked_index
+from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 
@@ -121,7 +122,7 @@ def test_the_official_reconstruction_and_policy_come_back(tmp_path, container):
         command = argparse.Namespace(mask_ratio=0.95, model="pretrain_mae")
         torch.save({container: weights, "epoch": 800, "args": command}, path)
     parts = MAETrainer(CONFIG, torch.device("cpu")).parts.eval()
-    load_official(parts, path)
+    load_initial_weights(parts, CONFIG.model, str(path))
     pixels = torch.rand(2, 3, 8, 32, 32)
     visible = torch.tensor([1, 6, 8, 15])
     wanted, p = _reference(weights, pixels, visible)
@@ -165,15 +166,21 @@ def test_what_does_not_fit_is_named(tmp_path):
         torch.save({"model": changed}, tmp_path / "changed.pth")
         return tmp_path / "changed.pth"
 
-    with pytest.raises(CheckpointError, match=r"decoder\.head\.weight' is \(9, 16\)"):
-        load_official(parts, saved(weights | {"decoder.head.weight": torch.zeros(9, NARROW)}))
+    def load(changed):
+        load_initial_weights(parts, CONFIG.model, str(saved(changed)))
+
+    with pytest.raises(CheckpointError, match=r"head\.weight' has shape \(9, 16\).*model.decoder"):
+        load(weights | {"decoder.head.weight": torch.zeros(9, NARROW)})
     missing = {k: v for k, v in weights.items() if k != "encoder.norm.bias"}
-    with pytest.raises(CheckpointError, match=r"lacks 'mae\.encoder\.norm\.bias'"):
-        load_official(parts, saved(missing))
+    with pytest.raises(CheckpointError, match=r"'encoder\.norm\.bias' is missing.*model\.size"):
+        load(missing)
+    deeper = {"encoder.blocks.2.norm1.bias": torch.zeros(WIDTH)}
+    with pytest.raises(CheckpointError, match="does not belong to this model"):
+        load(weights | deeper)
     with pytest.raises(CheckpointError, match=r"'head\.weight' is of no pre-training model"):
-        load_official(parts, saved(weights | {"head.weight": torch.zeros(2)}))
+        load(weights | {"head.weight": torch.zeros(2)})
     with pytest.raises(CheckpointError, match="no weights under 'model' or 'module'"):
-        load_official(parts, saved({"epoch": 3}))
+        load({"epoch": 3})
     (tmp_path / "cut.pth").write_bytes(saved(weights).read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=r"cut\.pth: cannot be read"):
-        load_official(parts, tmp_path / "cut.pth")
+        read_official(tmp_path / "cut.pth")

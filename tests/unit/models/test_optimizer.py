@@ -21,7 +21,7 @@ from tests.conftest import tiny_config
 
 def test_schedule_warms_up_linearly_and_falls_as_a_half_cosine():
     section = TrainSection(steps=110, warmup_steps=10, batch_size=512, base_lr=1e-3, min_lr=1e-4)
-    rates = [learning_rate(section, step) for step in range(110)]
+    rates = [learning_rate(section.schedule, step) for step in range(110)]
     assert rates[0] == pytest.approx(2e-3 / 10)
     assert rates[9] == pytest.approx(2e-3)
     assert rates[10] == pytest.approx(2e-3)

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.masking.tats import SamplerSettings
-from tats_ray.models.sampler import build_sampler
+from tats_ray.errors import ConfigError
+from tats_ray.models.initialization import seeded
+from tats_ray.models.sampler import TrajectorySampler
 
 GRID = TokenGrid(2, 3, 3)
 
 
 def _sampler(**settings):
-    section = SamplerSettings(width=12, heads=2, **settings)
-    return build_sampler(section, 20, GRID, seed=0)
+    return seeded(0, lambda: TrajectorySampler(20, GRID, width=12, heads=2, **settings))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"shared_trunk": True}, {"blocks": 2}])
@@ -48,3 +48,8 @@ def test_a_shared_trunk_halves_the_network():
     )
     heads = 12 + 13  # weights of both, bias of the critic's
     assert own - heads == 2 * (shared - heads)
+
+
+def test_heads_that_do_not_divide_the_width_are_named():
+    with pytest.raises(ConfigError, match="width 12 is not divisible by heads 5"):
+        TrajectorySampler(20, GRID, width=12, heads=5)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from tats_ray.config import TokenGrid
+from tats_ray.config import TokenGrid, load_config
 from tats_ray.config.model import FeatureTargetSection
 from tats_ray.data.clips import Clips
 from tats_ray.errors import ConfigError, FeatureEncoderError
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
-from tats_ray.models.motion_target import motion_target
-from tats_ray.models.tokens import patchify
+from tats_ray.models.tokens import motion_target, patchify
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
 
@@ -110,6 +111,17 @@ def test_an_encoder_that_cannot_be_had_is_named(weights, name, file, message):
     section = FeatureTargetSection(encoder=name, weights=path)
     with pytest.raises(FeatureEncoderError, match=message):
         FeatureEncoder(section, TokenGrid(4, 2, 2), 32, CPU)
+
+
+@pytest.mark.parametrize("recipe", ["trackmae_clip_k400", "trackmae_clip_ssv2"])
+def test_recipes_name_the_clip_that_openai_published(recipe):
+    """Its activation is x sigmoid(1.702 x); with GELU the same weights give other features."""
+    path = Path(__file__).resolve().parents[3] / "configs" / "recipes" / f"{recipe}.yaml"
+    name = load_config(path, []).model.feature_target.encoder
+    model = timm.create_model(name, num_classes=0, depth=1)
+    x = torch.linspace(-4, 4, 101)
+    assert torch.allclose(model.blocks[0].mlp.act(x), x / (1 + torch.exp(-1.702 * x)), atol=1e-6)
+    assert model.pretrained_cfg["mean"] == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
 
 
 def _with_motion(config, count, first):

@@ -15,6 +15,7 @@ from tats_ray.models.tokens import (
     patchify,
     reconstruction_target,
     scatter_tokens,
+    target_scale,
     unpatchify,
 )
 
@@ -66,10 +67,25 @@ def test_target_equals_the_formula(normalize, epsilon):
     if normalize == "channel":  # VideoMAE: per colour, unbiased
         mean, std = values.mean(2, keepdims=True), values.std(2, keepdims=True, ddof=1)
         values = (values - mean) / (std + epsilon)
-    elif normalize == "joint":
-        mean = values.mean((2, 3), keepdims=True)
-        values = (values - mean) / (values.std((2, 3), keepdims=True, ddof=1) + epsilon)
+    elif normalize == "joint":  # MAE-ST: over all values, epsilon inside the root
+        mean, variance = (
+            values.mean((2, 3), keepdims=True),
+            values.var((2, 3), keepdims=True, ddof=1),
+        )
+        values = (values - mean) / np.sqrt(variance + epsilon)
     assert np.allclose(target.numpy(), values.reshape(2, 3, 24), atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["channel", "joint", "none"])
+def test_the_scale_undoes_the_normalisation(normalize):
+    """Also of flat patches, where epsilon decides."""
+    patches = torch.rand(2, 3, 8, 3)
+    patches[1, 2] = 0.25
+    section = TargetSection(normalize=normalize, epsilon=1e-4)
+    target = reconstruction_target(patches, section)
+    mean, scale = target_scale(patches, section)
+    assert torch.isfinite(target).all()
+    assert torch.allclose(target.view_as(patches) * scale + mean, patches, atol=1e-6)
 
 
 def test_copy_error_by_loop():

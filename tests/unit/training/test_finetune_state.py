@@ -11,12 +11,12 @@ from safetensors.torch import save_file as save_torch
 
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError
-from tats_ray.models.classifier import build_classifier
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
-from tats_ray.training.finetune_state import ClassifierState, load_pretrained, read_classifier
-from tats_ray.training.mae_trainer import MAEState
+from tats_ray.training.finetune_state import ClassifierState, build_classifier, read_classifier
+from tats_ray.training.initial_weights import load_initial_encoder
+from tats_ray.training.pretraining_model import MAEState
 from tests.finetuning import finetune_config
 
 
@@ -35,7 +35,7 @@ def _load(source, *overrides):
     config = finetune_config(f"train.initial_weights={source}", *overrides)
     model = build_classifier(config, 3)
     head = model.head.weight.detach().clone()
-    load_pretrained(model, config)
+    load_initial_encoder(model, config.model, config.train.initial_weights)
     assert torch.equal(model.head.weight, head), "the head is new"
     return model
 
@@ -93,8 +93,11 @@ def test_weights_of_another_shape_are_named(run):
 
 
 def test_no_checkpoint_and_damage_are_named(run, tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere: is no run with a complete checkpoint"):
+    with pytest.raises(CheckpointError, match=r"nowhere: cannot be read \(there is no such file"):
         _load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty: is no run with a complete checkpoint"):
+        _load(tmp_path / "empty")
     file = run / "checkpoints" / "step_00000004" / "mae.safetensors"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(CheckpointError, match=r"mae.safetensors: is not a complete"):

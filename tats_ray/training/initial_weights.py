@@ -1,0 +1,136 @@
+"""What training starts from (`train.initial_weights`): an official file, or a run of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from tats_ray.config.load import flatten, read_yaml
+from tats_ray.config.model import ModelSection
+from tats_ray.errors import CheckpointError
+from tats_ray.models.classifier import VideoClassifier
+from tats_ray.models.official import read_official
+from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.training.checkpoint import newest_checkpoint, read_optional_tensors, read_tensors
+from tats_ray.training.pretraining_model import PretrainingModel
+
+_FIELD = "train.initial_weights"
+# Settings that change what the encoder or decoder computes, or its shape.
+_ENCODER = ("patch", "tubelet", "width", "depth", "heads", "mlp_ratio", "positions")
+_DECODER = ("decoder.width", "decoder.depth", "decoder.heads")
+# Encoder's prefix in the autoencoder -> in the classifier.
+_PREFIXES = {"patch_embedding.": "patch_embedding.", "encoder.blocks.": "blocks."}
+
+
+@dataclass(frozen=True)
+class _Pretrained:
+    """Weights of an earlier pre-training.
+
+    Attributes:
+        mae: the autoencoder's.
+        others: what was trained in the same step, by names in `PretrainingModel`.
+    """
+
+    mae: State
+    others: State
+
+
+def load_initial_weights(model: PretrainingModel, settings: ModelSection, source: str) -> None:
+    """Starts pre-training from a pre-trained autoencoder.
+
+    The parts beside it (AdaMAE's sampler, further decoders) are taken where both sides have one of
+    the same shape, and stay as they are otherwise.
+
+    Args:
+        source: a run (its newest checkpoint), a checkpoint of one, or an official file.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is of another autoencoder; names the setting
+            or the weight. Nothing in the file is executed.
+    """
+    given = _read(source, settings, (*_ENCODER, *_DECODER))
+    with _naming(f"{_FIELD}: {source}", "model.size, model.decoder, model.target.frames"):
+        load_model_state(model.mae, given.mae)
+    for name, part in model.named_children():
+        if part is not model.mae:
+            _load_if_it_fits(part, _below(f"{name}.", given.others))
+
+
+def load_initial_policy(sampler: TrajectorySampler, source: str | None) -> None:
+    """Starts a policy from that of a run or checkpoint, where it has one of the same shape.
+
+    Raises:
+        CheckpointError: names the file and the fault.
+    """
+    if source is not None and Path(source).is_dir():
+        with _naming(_FIELD):
+            given = read_optional_tensors(newest_checkpoint(Path(source)), "sampler")
+        _load_if_it_fits(sampler, given)
+
+
+def load_initial_encoder(model: VideoClassifier, settings: ModelSection, source: str) -> None:
+    """Starts a classifier from a pre-trained encoder; the head stays as it is. Arguments and errors
+    as `load_initial_weights`."""
+    given = _read(source, settings, _ENCODER).mae
+    ours = tuple(_PREFIXES.values())
+    weights = {k: v for k, v in model_state(model).items() if not k.startswith(ours)}  # the head's
+    for theirs, prefix in _PREFIXES.items():
+        weights |= {prefix + name: value for name, value in _below(theirs, given).items()}
+    with _naming(f"{_FIELD}: {source}", "model.size"):
+        load_model_state(model, weights)
+
+
+@contextmanager
+def _naming(before: str, settings: str = "") -> Iterator[None]:
+    """Puts the field, and perhaps settings to check, into a message."""
+    try:
+        yield
+    except CheckpointError as error:
+        behind = f" ({settings})" if settings else ""
+        raise CheckpointError(f"{before}: {error}{behind}") from None
+
+
+def _below(prefix: str, weights: State) -> State:
+    """The weights whose names begin with the prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def _read(source: str, settings: ModelSection, compared: tuple[str, ...]) -> _Pretrained:
+    with _naming(_FIELD):
+        if Path(source).is_file():
+            official = read_official(Path(source)).items()
+            weights = {name: value.numpy() for name, value in official}
+            return _Pretrained(_below("mae.", weights), weights)
+        if not Path(source).exists():
+            raise CheckpointError(f"{source}: cannot be read (there is no such file or run)")
+        step = newest_checkpoint(Path(source))
+        _check_architecture(step.parent.parent / "config.yaml", settings, compared)
+        return _Pretrained(read_tensors(step, "mae"), read_optional_tensors(step, "heads"))
+
+
+def _check_architecture(file: Path, settings: ModelSection, compared: tuple[str, ...]) -> None:
+    """Compares what weights do not tell, such as the number of heads."""
+    if not file.is_file():
+        return
+    pretrained = read_yaml(file).get("model", {})
+    if not isinstance(pretrained, dict):
+        raise CheckpointError(f"{file}: 'model' is no section of settings")
+    stored, asked = flatten(pretrained), flatten(settings.model_dump())
+    for name in compared:
+        value = stored.get(name, asked[name])
+        if value != asked[name]:
+            raise CheckpointError(
+                f"{file.parent} was pre-trained with model.{name}={value}, not {asked[name]}; "
+                f"set model.{name}={value}"
+            )
+
+
+def _load_if_it_fits(model: nn.Module, given: State) -> None:
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if {name: value.shape for name, value in given.items()} == shapes:
+        load_model_state(model, given)
