@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 # safetensors writes in Rust and tells the number in its message only.
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
+BEFORE = ".before"  # ending of a folder that made place for another of its name
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -49,18 +52,47 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a file to write instead of `path`, which takes its place when it is whole.
+    """Gives a file to write instead of `path`, which takes its place when it is whole; the folder
+    is made where it is missing.
 
     Raises:
         StorageError: as `writing`; `path` is as it was.
     """
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill instead of `path`, which takes its place when it is whole.
+
+    An older folder of that name leaves as a whole, never file by file; where the process is killed
+    in between, it is left as `.<name>.<pid>.before`.
+
+    Raises:
+        StorageError: as `writing`; `path` is as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    before = aside.with_name(f"{aside.name}{BEFORE}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in (aside, before):
+            shutil.rmtree(left, ignore_errors=True)
+        aside.mkdir()
+        try:
+            yield aside
+            if path.exists():
+                path.rename(before)
+            aside.rename(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.stage import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
 from tats_ray.models.state import State
 from tats_ray.rl.versions import VersionedWeights

@@ -8,9 +8,8 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.controller.executor import Finished
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.data.labels import ClipLabels
-from tats_ray.data.quarantine import Quarantine
 from tats_ray.data.serial_stream import SerialClipStream, read_local
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import BlockPlan, Quarantine
 from tats_ray.models.precision import default_device
 from tats_ray.training.finetune_state import ClassifierState
 from tats_ray.training.finetune_trainer import ClassifierTrainer

@@ -10,9 +10,8 @@ import torch
 from tats_ray.config import Config
 from tats_ray.controller.executor import Finished
 from tats_ray.data.clips import ClipBatch, Clips, Cursor
-from tats_ray.data.quarantine import Quarantine
 from tats_ray.data.serial_stream import SerialClipStream, read_local
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import BlockPlan, Quarantine
 from tats_ray.models.precision import default_device
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.serial_learner import SerialActorLearner

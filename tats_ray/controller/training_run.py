@@ -16,8 +16,7 @@ from tats_ray.controller.outputs import RunOutputs
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.clips import Cursor
-from tats_ray.data.quarantine import check_share
-from tats_ray.data.stage import BlockPlan
+from tats_ray.data.stage import BlockPlan, check_share
 from tats_ray.errors import ComponentFailedError, NonFiniteError, TatsRayError
 from tats_ray.tracking.console import say
 from tats_ray.tracking.metrics_file import MetricsFile

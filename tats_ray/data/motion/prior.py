@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tats_ray.data.container import MISSING_FRAMES
 from tats_ray.data.motion.cache import read_fields
 from tats_ray.data.motion.fields import (
     clip_steps,
@@ -22,10 +23,6 @@ from tats_ray.data.motion.pictures import step_between
 from tats_ray.data.motion.trackers import point_tracker
 from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.errors import MotionPriorError
-
-# Where fewer frames come out than the container promises, decoders hold the last picture for this
-# many clip frames; it then rests.
-_HELD_CLIP_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def _hold_last(fields: np.ndarray, path: str, indices: np.ndarray) -> np.ndarray
     if missing <= 0:
         return fields
     stride = int(np.diff(indices).max(initial=1))
-    if missing > _HELD_CLIP_FRAMES * stride:
+    if missing > MISSING_FRAMES * stride:
         raise MotionPriorError(
             path,
             f"motion is known of {len(fields)} frames, the clip asks for frame {indices[-1]}; "

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tats_ray.data.motion.cache import cache_file
+from tats_ray.data.motion.cache import cache_file, cache_motion
 from tats_ray.data.motion.fields import (
     area_average,
     clip_steps,
@@ -20,7 +20,6 @@ from tats_ray.data.motion.fields import (
     sample_field,
     track_slices,
 )
-from tats_ray.data.motion.precompute import cache_motion
 from tats_ray.data.motion.prior import MotionRequest, clip_motion
 from tats_ray.errors import MotionPriorError
 from tests.moving_clips import (
@@ -250,7 +249,7 @@ def test_caching_again_keeps_what_is_valid_and_renews_the_rest(tmp_path):
 
 def test_importing_pulls_in_no_heavy_library():
     script = (
-        "import sys, tats_ray.data.motion.prior, tats_ray.data.motion.cotracker\n"
+        "import sys, tats_ray.data.motion.prior, tats_ray.data.motion.cache\n"
         "print({'torch', 'ray', 'cv2', 'av', 'decord'} & set(sys.modules))"
     )
     done = subprocess.run(

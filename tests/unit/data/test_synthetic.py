@@ -9,8 +9,7 @@ from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic, load_truth
 from tats_ray.data.synthetic.motion import CLASSES, DIRECTIONS, KINDS, motion_path
-from tats_ray.data.synthetic.scene import random_scene, render
-from tats_ray.data.synthetic.texture import random_texture, sample_texture
+from tats_ray.data.synthetic.scene import random_scene, random_texture, render, sample_texture
 from tats_ray.data.video_writer import write_h264
 from tests.conftest import tiny_config
 
