@@ -36,6 +36,11 @@ Result = TypeVar("Result")
 
 VIDEO_SECONDS = 600.0  # time limit of jobs/prepare_data.py; enough for half an hour of video
 _START_SECONDS = 120  # a cold start on a busy machine with files on a network
+# Modules come from where this process finds them, wherever that is.
+_CHILD = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from tats_ray.data.isolated import serve; serve(int(sys.argv[1]), sys.argv[2])"
+)
 _WAITING = 256  # items that wait in memory for a process, or for the answer of an earlier item
 
 
@@ -129,11 +134,10 @@ class IsolatedProcess:
             raise EOFError
         self._pipe, theirs = Pipe()
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), module],
+            [sys.executable, "-c", _CHILD, str(theirs.fileno()), module, *sys.path],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # the codecs' own chatter about damaged files
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             process_group=0,  # Ctrl-C is meant for the command; this would look like a broken video
         )
         theirs.close()
@@ -154,7 +158,7 @@ class IsolatedProcess:
             raise EOFError
         raise ComponentFailedError(
             f"the process for {self._title} {reason} (status {status}); "
-            f"`python -m {__name__} 0 {module}` shows why"
+            f"`python -c 'import {module}'` shows why"
         )
 
 
@@ -236,11 +240,16 @@ def _fault(path: str, reply: dict[str, str]) -> Exception:
     return kind(path, reply["reason"])
 
 
-def serve(pipe: Connection, module: str) -> None:
+def serve(descriptor: int, module: str) -> None:
     """The child's loop: a task in, its answer or the reason why there is none out.
 
     Its first message, when everything is imported, is empty.
+
+    Args:
+        descriptor: of the pipe.
+        module: where tasks are to be found.
     """
+    pipe = Connection(descriptor)
     for number in (signal.SIGTERM, signal.SIGINT):  # `ray job stop` signals every child
         signal.signal(number, signal.SIG_IGN)
     for library in ("av", "decord"):
@@ -273,7 +282,3 @@ def _reply(module: str, name: str, path: str, *arguments: Any) -> list[Any]:
 
 def _encoded(**reply: Any) -> bytes:
     return json.dumps(reply).encode()
-
-
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])), sys.argv[2])
