@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.decoder_process import DecoderProcess
@@ -69,6 +70,24 @@ def test_several_clips_come_out_of_one_decoding(counted, name):
     request = DecodeRequest(str(counted), 4, 3, [0.999, 0.0, 0.0], 32, 64, name)
     clips = decode_clips(request).frames
     assert [_numbers(clip) for clip in clips] == [[14, 17, 20, 23], [0, 3, 6, 9], [0, 3, 6, 9]]
+
+
+@pytest.mark.parametrize("name", ["decord", "pyav"])
+def test_frames_are_reduced_as_pillow_does(tmp_path, name):
+    """FFmpeg's scaler filters what it reduces, so stripes of 3 rows become grey. It holds the
+    outermost pixels beyond the edges, which Pillow does not."""
+    rows = np.where(np.arange(240) % 3 == 0, 255, 0) * (np.arange(240) < 120)
+    columns = 127 + 100 * np.sin(np.arange(320) / 6)
+    picture = np.where(np.arange(240)[:, None] < 120, rows[:, None], columns).astype(np.uint8)
+    write_h264(tmp_path / "fine.mp4", np.repeat(picture[None, ..., None], 3, 3), fps=8, crf=1)
+    whole, small = (
+        _decode(DecodeRequest(str(tmp_path / "fine.mp4"), 1, 1, [0.0], *size, name))[0]
+        for size in ((240, 320), (64, 80))
+    )
+    wanted = np.asarray(Image.fromarray(whole).resize((80, 64), Image.Resampling.BILINEAR))
+    assert np.abs(small.astype(int) - wanted)[1:-1, 1:-1].max() <= 4
+    assert whole[:120].std() > 80
+    assert small[4:28].std() < 12
 
 
 def test_frames_come_at_the_asked_size(counted):
