@@ -23,13 +23,12 @@ _REMEDIES = {
     errno.EPERM: _PERMIT,
     errno.ENOTDIR: "a file is in the way of a folder: move it, or choose another place",
     errno.EEXIST: "a file is in the way of a folder: move it, or choose another place",
+    errno.ENOTEMPTY: "it holds other files: move them, or choose another place",
 }
 # Faults that only a write meets, where one call both reads and writes.
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 # safetensors writes in Rust and tells the number in its message only.
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
-
-BEFORE = ".before"  # ending of a folder that made place for another of its name
 
 
 @contextmanager
@@ -69,30 +68,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill instead of `path`, which takes its place when it is whole.
-
-    An older folder of that name leaves as a whole, never file by file; where the process is killed
-    in between, it is left as `.<name>.<pid>.before`.
+def making_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which becomes `path` when it is whole.
 
     Raises:
-        StorageError: as `writing`; `path` is as it was.
+        StorageError: as `writing`, and where `path` holds files already; nothing is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    before = aside.with_name(f"{aside.name}{BEFORE}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
-        aside.mkdir()
+        shutil.rmtree(aside, ignore_errors=True)
         try:
+            aside.mkdir()
             yield aside
-            if path.exists():
-                path.rename(before)
             aside.rename(path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

@@ -35,12 +35,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 VIDEO_SECONDS = 600.0  # time limit of jobs/prepare_data.py; enough for half an hour of video
-_START_SECONDS = 120  # a cold start on a busy machine with files on a network
+_START_SECONDS = 120.0  # a cold start on a busy machine with files on a network
 # Modules come from where this process finds them, wherever that is.
 _CHILD = (
     "import sys; sys.path[:] = sys.argv[3:]; "
     "from tats_ray.data.isolated import serve; serve(int(sys.argv[1]), sys.argv[2])"
 )
+_EXIT_SECONDS = 5.0  # from a child's last word to its exit status
 _WAITING = 256  # items that wait in memory for a process, or for the answer of an earlier item
 
 
@@ -101,7 +102,7 @@ class IsolatedProcess:
                 raise _fault(path, reply)
             return Answer(reply["content"], [_receive(pipe, *form) for form in reply["arrays"]])
         except (EOFError, OSError):
-            status = self.close()
+            status = self._end(_EXIT_SECONDS)
             if self._abandoned:
                 raise EOFError from None
             raise VideoDecodeError(
@@ -116,13 +117,17 @@ class IsolatedProcess:
         if (child := self._child) is not None:
             child.kill()
 
-    def close(self) -> int | None:
-        """Ends the child and returns its exit status; a later `ask` starts another."""
+    def close(self) -> None:
+        """Ends the child; a later `ask` starts another."""
+        self._end(0.2)  # a child that is not at work leaves at end of file
+
+    def _end(self, grace: float) -> int | None:
+        """The child's exit status; it is killed where it is still there after `grace` seconds."""
         if self._child is None or self._pipe is None:
             return None
-        self._pipe.close()  # the child leaves at end of file, unless it is at work
+        self._pipe.close()
         try:
-            status = self._child.wait(timeout=0.2)
+            status = self._child.wait(grace)
         except subprocess.TimeoutExpired:
             self._child.kill()
             status = self._child.wait()
@@ -132,17 +137,22 @@ class IsolatedProcess:
     def _start(self, module: str) -> Connection:
         if self._abandoned:
             raise EOFError
-        self._pipe, theirs = Pipe()
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, str(theirs.fileno()), module, *sys.path],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # the codecs' own chatter about damaged files
-            process_group=0,  # Ctrl-C is meant for the command; this would look like a broken video
-        )
-        theirs.close()
-        self._await_start(self._pipe, module)
-        return self._pipe
+        ours, theirs = Pipe()
+        with theirs:
+            try:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, str(theirs.fileno()), module, *sys.path],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # the codecs' own chatter about damaged files
+                    process_group=0,  # Ctrl-C means the command; this would look like a bad video
+                )
+            except OSError as error:
+                ours.close()
+                raise self._unstarted("cannot be made", error.strerror, module) from None
+        self._pipe = ours
+        self._await_start(ours, module)
+        return ours
 
     def _await_start(self, pipe: Connection, module: str) -> None:
         """Imports take their time, which no video's limit has to bear."""
@@ -150,14 +160,17 @@ class IsolatedProcess:
             if pipe.poll(_START_SECONDS):
                 pipe.recv_bytes()
                 return
-            reason = f"did not start within {_START_SECONDS} s"
+            reason = f"did not start within {_START_SECONDS:g} s"
         except (EOFError, OSError):
             reason = "ended while it started"
-        status = self.close()
+        status = self._end(_EXIT_SECONDS)
         if self._abandoned:
             raise EOFError
-        raise ComponentFailedError(
-            f"the process for {self._title} {reason} (status {status}); "
+        raise self._unstarted(reason, f"status {status}", module)
+
+    def _unstarted(self, reason: str, detail: str | None, module: str) -> ComponentFailedError:
+        return ComponentFailedError(
+            f"the process for {self._title} {reason} ({detail}); "
             f"`python -c 'import {module}'` shows why"
         )
 

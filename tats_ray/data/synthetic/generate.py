@@ -17,7 +17,7 @@ from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.synthetic.motion import CLASSES
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
-from tats_ray.storage import replacing_folder
+from tats_ray.storage import making_folder
 
 _FORMAT = 3  # raise it when the same settings give other videos
 
@@ -42,7 +42,7 @@ def ensure_synthetic(section: SyntheticSection, output_dir: Path) -> SyntheticSe
     made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
     if made.train.exists() and made.held_out.exists():
         return made
-    with replacing_folder(root) as aside:
+    with making_folder(root) as aside:
         _write_split(section, aside, root, "train", 0, section.clips)
         _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
     return made
