@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ _REMEDIES = {
     errno.EPERM: _PERMIT,
     errno.ENOTDIR: "a file is in the way of a folder: move it, or choose another place",
     errno.EEXIST: "a file is in the way of a folder: move it, or choose another place",
+    errno.ENOTEMPTY: "it holds other files: move them, or choose another place",
 }
 # Faults that only a write meets, where one call both reads and writes.
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -49,18 +51,39 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a file to write instead of `path`, which takes its place when it is whole.
+    """Gives a file to write instead of `path`, which takes its place when it is whole; the folder
+    is made where it is missing.
 
     Raises:
         StorageError: as `writing`; `path` is as it was.
     """
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which becomes `path` when it is whole.
+
+    Raises:
+        StorageError: as `writing`, and where `path` holds files already; nothing is left behind.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir()
+            yield aside
+            aside.rename(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

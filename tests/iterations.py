@@ -19,7 +19,7 @@ from tats_ray.controller.loop import run_iterations
 from tats_ray.controller.pretrain import pretraining_task
 from tats_ray.data.clips import BlockSlice, ClipBatch, Cursor
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.stage import Quarantine
 from tats_ray.models.state import State, load_model_state
 from tats_ray.training.checkpoint import Progress, RunState
 from tats_ray.training.pretraining_model import build_policy

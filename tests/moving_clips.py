@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tats_ray.data.synthetic.texture import random_texture
+from tats_ray.data.synthetic.scene import random_texture
 
 HEIGHT, WIDTH = 128, 192
 STEP = np.array([3, 2])  # pixels per frame, (x, y)

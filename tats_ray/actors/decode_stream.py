@@ -15,8 +15,7 @@ import ray
 import ray.data
 
 from tats_ray.actors.ray_compat import block_references
-from tats_ray.data.batching import Batcher, Block
-from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
+from tats_ray.data.clips import Batcher, Block, ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import BlockPlan, QuarantineBook, decode_block
 from tats_ray.errors import ComponentTimeoutError

@@ -18,7 +18,7 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.data.clips import ClipBatch
-from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.stage import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import VersionedWeights

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tats_ray.errors import ManifestError
 
 if TYPE_CHECKING:
-    from tats_ray.data.prepare import Entry
+    from tats_ray.data.datasets.annotation import Entry
 
 # Which arguments each layout takes besides --videos.
 ARGUMENTS = {
@@ -74,9 +74,9 @@ def dataset_entries(given: argparse.Namespace) -> list[Entry]:
     """
     from tats_ray.data.datasets.hmdb51 import hmdb51_entries
     from tats_ray.data.datasets.kinetics import kinetics_entries
+    from tats_ray.data.datasets.lists import videomae_entries
     from tats_ray.data.datasets.ssv2 import ssv2_entries
     from tats_ray.data.datasets.ucf101 import ucf101_entries
-    from tats_ray.data.datasets.videomae import videomae_entries
 
     source, videos = given.source, videos_folder(given)
     match given.dataset:

@@ -63,7 +63,8 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from tats_ray.data.prepare import folder_entries, list_entries, prepare
+    from tats_ray.data.datasets.lists import folder_entries, list_entries
+    from tats_ray.data.prepare import prepare
 
     source = given.source
     if given.dataset is not None:
@@ -95,7 +96,7 @@ def _prepare(given: argparse.Namespace) -> int:
 
 
 def _cache_motion(given: argparse.Namespace, paths: list[str], limit: dict[str, float]) -> None:
-    from tats_ray.data.motion.precompute import cache_motion
+    from tats_ray.data.motion.cache import cache_motion
 
     folder = str(given.motion_folder.absolute())
     failures = cache_motion(paths, given.motion, given.motion_grid, folder, **limit)

@@ -34,7 +34,7 @@ class FinetuneDataSection(ClipSection):
     test_manifest: str | None = (
         None  # empty: no evaluation; for the synthetic set its held-out part
     )
-    sampling: Literal["dense", "segments"] = "dense"  # stride frames apart | TSN, over all frames
+    sampling: Literal["dense", "segments"] = "dense"  # a spread window | TSN, over all frames
     augment: FinetuneAugmentSection = FinetuneAugmentSection()
 
 

@@ -24,8 +24,7 @@ from tats_ray.controller.pretrain import pretraining_task
 from tats_ray.data.clips import BlockSlice, ClipBatch, Clips, Cursor
 from tats_ray.data.decode import decode_clips
 from tats_ray.data.motion.prior import clip_motion
-from tats_ray.data.quarantine import Quarantine
-from tats_ray.data.stage import clip_request, motion_request
+from tats_ray.data.stage import Quarantine, clip_request, motion_request
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.models.precision import default_device

@@ -12,7 +12,7 @@ from tats_ray.controller.executor import Completed, Task
 from tats_ray.controller.nonfinite import NonFiniteSteps
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.data.quarantine import check_share
+from tats_ray.data.stage import check_share
 from tats_ray.tracking.console import say
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint

@@ -23,7 +23,7 @@ class LabelledPlan(BlockPlan):
     """Blocks to fine-tune on. RandAugment runs where clips are decoded, on CPUs and before the
     crop, as in VideoMAE's loader."""
 
-    sampling: Sampling = "dense"
+    sampling: Sampling = "window"
     rand_augment: str | None = None
 
     def decode_video(
@@ -47,7 +47,7 @@ def build_labelled_plan(config: FinetuneConfig, manifest: pa.Table) -> LabelledP
         motion=None,
         seed=config.run.seed,
         manifest=manifest,
-        sampling="dense" if config.data.sampling == "dense" else "jittered_segments",
+        sampling="window" if config.data.sampling == "dense" else "jittered_segments",
         rand_augment=config.data.augment.rand_augment,
     )
 

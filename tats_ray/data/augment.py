@@ -7,6 +7,8 @@ canvas nor the crop distorts the picture, and any map on the same canvas can fol
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -83,7 +85,11 @@ def _offsets(section: AugmentSection, noise: np.ndarray) -> np.ndarray:
 
 
 def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Samples each map's box to a square, bilinearly.
+    """Resizes each map's box to a square, bilinearly; boxes larger than the square are filtered.
+
+    Where a box is larger, bilinear sampling skips pixels and fine patterns come out as coarse ones
+    (aliasing). There a triangle as wide as two output pixels weighs the map's pixels, as PIL's
+    `resize(box=...)` and PyTorch's `interpolate(antialias=True)` do.
 
     Args:
         maps: float [B, C, H, W], any per-pixel maps on the canvas.
@@ -93,11 +99,66 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         float [B, C, size, size].
     """
+    sampled = _sample(maps, boxes, size)
+    height, width = maps.shape[2:]
+    if max(height, width) <= size:
+        return sampled
+    left, top, right, bottom, flip = boxes.unbind(1)
+    rows, row_shares = _triangle(top * height, bottom * height, height, size)
+    columns, column_shares = _triangle(left * width, right * width, width, size)
+    flipped = flip[:, None, None] > 0
+    columns, column_shares = (
+        torch.where(flipped, values.flip(1), values) for values in (columns, column_shares)
+    )
+    filtered = torch.zeros_like(sampled)
+    for y, down in zip(rows.unbind(2), row_shares.unbind(2), strict=True):
+        for x, across in zip(columns.unbind(2), column_shares.unbind(2), strict=True):
+            shares = down[:, None, :, None] * across[:, None, None, :]
+            filtered += _read(maps, x, y) * shares
+    larger = ((right - left) * width > size) | ((bottom - top) * height > size)
+    return torch.where(larger[:, None, None, None], filtered, sampled)
+
+
+def _triangle(low: Tensor, high: Tensor, pixels: int, size: int) -> tuple[Tensor, Tensor]:
+    """The pixels that make up each output pixel of one axis, two by two: one bilinear reading at
+    the right place between two neighbours weighs both. Each output is summed by itself, so that it
+    is the same in every batch.
+
+    Args:
+        low, high: [B], ends of the boxes in pixels.
+        pixels: length of the axis.
+
+    Returns:
+        [B, size, K] places of the readings in shares of the axis, and their weights.
+    """
+    scale = (high - low)[:, None] / size  # pixels per output pixel
+    reach = scale.clamp(min=1.0)
+    centres = low[:, None] + (torch.arange(size, device=low.device) + 0.5) * scale
+    readings = math.ceil(max(1.0, pixels / size))
+    taps = torch.arange(2 * readings, device=low.device)
+    places = (centres - reach + 0.5).floor()[..., None] + taps
+    weights = 1 - (places + 0.5 - centres[..., None]).abs() / reach[..., None]
+    weights = weights.clamp(min=0.0) * ((places >= 0) & (places < pixels))
+    pairs = (weights / weights.sum(dim=2, keepdim=True)).unflatten(2, (readings, 2))
+    total = pairs.sum(dim=3)
+    between = pairs[..., 1] / total.clamp(min=torch.finfo(total.dtype).tiny)
+    return (places[..., ::2] + 0.5 + between) / pixels, total
+
+
+def _sample(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Reads each map's box at the centres of a square's pixels; as `crop_resize`."""
     centres = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
     flip = boxes[:, 4:5]
     across = flip + (1 - 2 * flip) * centres  # [B, size], right to left where flipped
     x = boxes[:, 0:1] + across * (boxes[:, 2:3] - boxes[:, 0:1])
     y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
+    return _read(maps, x, y)
+
+
+def _read(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear values [B, C, size, size] at all pairs of places x and y [B, size], in shares of the
+    map's width and height."""
+    size = x.shape[1]
     grid = torch.stack(
         [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
     )
@@ -136,7 +197,7 @@ def crop_motion(motion: Tensor, boxes: Tensor, points: int, size: int) -> Tensor
     """
     batch, slices, grid = motion.shape[:3]
     maps = motion.permute(0, 1, 4, 2, 3).reshape(batch, slices * 2, grid, grid)
-    moved = crop_resize(maps, boxes, points).view(batch, slices, 2, points, points)
+    moved = _sample(maps, boxes, points).view(batch, slices, 2, points, points)
     sides = torch.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]], dim=1)
     mirror = torch.stack([1 - 2 * boxes[:, 4], torch.ones_like(boxes[:, 4])], dim=1)
     return moved.permute(0, 1, 3, 4, 2) * (size * mirror / sides)[:, None, None, None, :]

@@ -1,9 +1,10 @@
-"""Decoded clips as they travel: blocks in the object store, slices of them, whole batches."""
+"""Decoded clips as they travel: blocks, slices of them, and global batches of fixed size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,3 +108,36 @@ class ClipBatch:
                 chosen.append(BlockSlice(part.block, begin + low, begin + high))
             offset += len(part)
         return ClipBatch(self.first + start, tuple(chosen), self.after)
+
+
+class Block(NamedTuple):
+    number: int  # place in the stream
+    handle: Any  # reference or clips
+    rows: int  # good clips
+
+
+class Batcher:
+    """Cuts consecutive batches out of blocks, by reference."""
+
+    def __init__(self, blocks: Iterator[Block], cursor: Cursor) -> None:
+        """Args: blocks: from block `cursor.block` on, in order, without end."""
+        self._blocks = blocks
+        self._skip = cursor.row
+        self._block = Block(cursor.block, None, 0)
+        self._row = 0
+
+    def next_batch(self, first: int, clips: int) -> ClipBatch:
+        """The next `clips` good clips of the stream; `first` is the run-wide index of the first."""
+        slices: list[BlockSlice] = []
+        missing = clips
+        while missing:
+            if self._row == self._block.rows:
+                self._block = next(self._blocks)
+                self._row = min(self._skip, self._block.rows)
+                self._skip = 0
+                continue
+            stop = min(self._row + missing, self._block.rows)
+            slices.append(BlockSlice(self._block.handle, self._row, stop))
+            missing -= stop - self._row
+            self._row = stop
+        return ClipBatch(first, tuple(slices), Cursor(self._block.number, self._row))

@@ -13,15 +13,21 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tats_ray.data.container import (
+    MISSING_FRAMES,
+    count_frames,
+    keeps_time_stamps,
+    quarter_turns,
+)
 from tats_ray.data.motion.prior import MotionRequest, clips_motion
-from tats_ray.data.sampling import frame_indices, jittered_segment_indices, segment_indices
+from tats_ray.data.sampling import (
+    frame_indices,
+    jittered_segment_indices,
+    segment_indices,
+    window_indices,
+)
 from tats_ray.errors import VideoDecodeError
 
-# Containers often promise a frame or two more than they hold; the last frame stands in for those.
-TOLERATED_MISSING_FRAMES = 2
-
-_MATROSKA = b"\x1a\x45\xdf\xa3"
-_QUICKTIME = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
 # decord finds frames by time stamps. In an AVI with B-frames it gives frames up to a group of
 # pictures away after a seek, in an MPEG program stream always, and says nothing.
 _MISCOUNTED = (
@@ -29,8 +35,9 @@ _MISCOUNTED = (
     "with jobs/prepare_data.py --reencode"
 )
 
-# Frames `stride` apart | one at the same place of every segment | one at random of every segment
-Sampling = Literal["dense", "segments", "jittered_segments"]
+# Frames `stride` apart | spread over a window of frames x stride | one at the same place of every
+# segment | one at random of every segment
+Sampling = Literal["dense", "window", "segments", "jittered_segments"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,9 @@ class DecodeRequest:
         return np.stack([self._clip_indices(total, start) for start in self.starts])
 
     def _clip_indices(self, total: int, start: float) -> np.ndarray:
-        if self.sampling == "dense":
-            return frame_indices(total, self.frames, self.stride, start)
+        if self.sampling in ("dense", "window"):
+            spread = frame_indices if self.sampling == "dense" else window_indices
+            return spread(total, self.frames, self.stride, start)
         find = segment_indices if self.sampling == "segments" else jittered_segment_indices
         return find(total, self.frames, start)
 
@@ -101,16 +109,6 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
     raise VideoDecodeError(request.path, "; ".join(reasons))
 
 
-def keeps_time_stamps(path: str) -> bool:
-    """Whether the container stores when each frame is shown, told by the file's first bytes.
-
-    True for MP4, MOV and their kin, Matroska and WebM; False for AVI, MPEG streams and others.
-    """
-    with Path(path).open("rb") as file:
-        head = file.read(8)
-    return head[:4] == _MATROSKA or head[4:] in _QUICKTIME
-
-
 def _check_file(path: str) -> None:
     file = Path(path)
     if not file.exists():
@@ -139,11 +137,7 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
     import av
     from av.video.reformatter import VideoReformatter
 
-    with av.open(request.path) as container:
-        if not container.streams.video:
-            raise ValueError("holds no video stream")
-        stream = container.streams.best("video")  # as decord
-        total = sum(1 for packet in container.demux(stream) if packet.size)
+    total = count_frames(request.path)
     if total == 0:
         raise ValueError("holds no video frames")
     indices = request.indices(total)
@@ -156,7 +150,7 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
                 pictures[number] = _upright(frame, scaler, request.height, request.width)
             if number == last:
                 break
-    if not pictures or last - max(pictures) > TOLERATED_MISSING_FRAMES * request.stride:
+    if not pictures or last - max(pictures) > MISSING_FRAMES * request.stride:
         raise ValueError(f"frame {last} of {total} cannot be decoded")
     newest = max(pictures)
     frames = np.stack([pictures[min(index, newest)] for index in indices.reshape(-1).tolist()])
@@ -165,13 +159,11 @@ def _decode_pyav(request: DecodeRequest) -> _Pictures:
 
 def _upright(frame: Any, scaler: Any, height: int, width: int) -> np.ndarray:
     """The picture as it is to be shown, uint8 [height, width, 3]; decord does so by itself."""
-    if frame.rotation % 90:
-        raise ValueError(f"is shown rotated by {frame.rotation} degrees; re-encode it")
-    quarters = frame.rotation // 90 % 4  # counter-clockwise
-    if quarters % 2:
+    turns = quarter_turns(frame)
+    if turns % 2:
         height, width = width, height
     picture = scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, quarters))
+    return np.ascontiguousarray(np.rot90(picture, turns))
 
 
 _DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tats_ray.errors import ManifestError
-from tats_ray.storage import writing
+from tats_ray.storage import replacing
 
 SCHEMA = pa.schema(
     [
@@ -58,14 +57,8 @@ def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:
     """
     columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(table, aside)
 
 
 def read_manifest(path: str | Path) -> pa.Table:

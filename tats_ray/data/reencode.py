@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tats_ray.data.decode import keeps_time_stamps
-from tats_ray.data.each_video import VIDEO_SECONDS, each_video
-from tats_ray.data.prepare import Entry
+from tats_ray.data.container import MISSING_FRAMES, keeps_time_stamps, quarter_turns
+from tats_ray.data.datasets.annotation import Entry
+from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
 from tats_ray.data.video_writer import open_h264
 from tats_ray.errors import ManifestError, VideoDecodeError
-from tats_ray.storage import converting, writing
+from tats_ray.storage import converting, replacing
 
 GOP_FRAMES = 12
 CRF = 23
 _FALLBACK_RATE = Fraction(25)
 _HIGHEST_RATE = 240
 _LONGEST_HOLD = 60  # seconds; a longer gap between two frames is taken for damage
-_MISSING_FRAMES = 2  # containers often promise a frame or two more than they hold
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,6 @@ class Conversion:
     source: Path
     target: Path
     short_side: int  # pixels of the shorter side afterwards
-    # Names what is written aside: whoever asks removes it where the writing process is ended.
-    asker: int = field(default_factory=os.getpid)
-
-    @property
-    def aside(self) -> Path:
-        return self.target.with_name(f".{self.target.stem}.{self.asker}.mp4")
 
 
 class Reencoded(NamedTuple):
@@ -78,37 +71,29 @@ def reencode_entries(
         for entry in entries
     ]
     _check_targets(conversions, source, folder)
-    reasons = each_video(_reencode_one, conversions, "re-encoding", seconds)
-    done, failures = [], []
-    for entry, conversion, reason in zip(entries, conversions, reasons, strict=True):
-        if reason is None:
-            done.append(Entry(conversion.target, entry.label, entry.origin))
-        else:
-            conversion.aside.unlink(missing_ok=True)
-            failures.append(VideoDecodeError(str(conversion.source), reason))
-    return Reencoded(done, failures)
+    outcomes = each_video(
+        lambda process, conversion: _make_current(process, conversion, seconds),
+        conversions,
+        "re-encoding",
+    )
+    made = [
+        Entry(conversion.target, entry.label, entry.origin)
+        for entry, conversion, outcome in zip(entries, conversions, outcomes, strict=True)
+        if outcome is None
+    ]
+    return Reencoded(made, [fault for fault in outcomes if fault is not None])
 
 
-def reencode(conversion: Conversion) -> None:
-    """Re-encodes one video; aside first.
+def reencode(process: IsolatedProcess, conversion: Conversion, seconds: float) -> None:
+    """Re-encodes one video in an isolated process.
 
     Raises:
-        VideoDecodeError: it cannot be decoded to its end.
+        VideoDecodeError: it cannot be decoded to its end, or not within the time limit.
         StorageError: the disc is full or read-only.
     """
-    import av
-
-    source, target = conversion.source, conversion.target
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with converting(target):
-            _convert(conversion)
-            conversion.aside.replace(target)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(str(source), str(error).splitlines()[0]) from None
-    finally:
-        conversion.aside.unlink(missing_ok=True)
+    with replacing(conversion.target) as aside:
+        arguments = [str(aside), str(conversion.target), conversion.short_side]
+        process.ask(_reencode, str(conversion.source), arguments, seconds)
 
 
 def _target(path: Path, base: Path, folder: Path) -> Path:
@@ -129,47 +114,61 @@ def _check_targets(conversions: Sequence[Conversion], source: Path, folder: Path
             raise ManifestError(f"{path} and {other} would both become {target}; rename one")
 
 
-def _reencode_one(conversion: Conversion) -> str | None:
+def _make_current(process: IsolatedProcess, conversion: Conversion, seconds: float) -> None:
+    source, target = conversion.source, conversion.target
     try:
-        if not _is_current(conversion):
-            reencode(conversion)
-    except VideoDecodeError as error:
-        return error.reason
-    return None
+        if not source.is_file():
+            raise VideoDecodeError(str(source), "no such file")
+        newer = target.is_file() and target.stat().st_mtime_ns > source.stat().st_mtime_ns
+    except OSError as error:  # a folder without permission, a name too long
+        raise VideoDecodeError(str(source), f"cannot be looked at ({error.strerror})") from None
+    if newer:
+        side = process.ask(_short_side, str(target), [], seconds).content
+        if side == conversion.short_side:
+            return
+    reencode(process, conversion, seconds)
 
 
-def _is_current(conversion: Conversion) -> bool:
+def _short_side(path: str) -> Answer:
+    """In the process: the shorter side of an earlier copy, or None where it is no video."""
     import av
 
-    source, target = conversion.source, conversion.target
-    if not source.is_file():
-        raise VideoDecodeError(str(source), "no such file")
-    if not target.is_file() or target.stat().st_mtime_ns <= source.stat().st_mtime_ns:
-        return False
     try:
-        with av.open(str(target)) as container:
+        with av.open(path) as container:
             codec = container.streams.video[0].codec_context
-            return min(codec.width, codec.height) == conversion.short_side
+            return Answer(min(codec.width, codec.height))
     except (av.FFmpegError, OSError, IndexError):
-        return False
+        return Answer()
 
 
-def _convert(conversion: Conversion) -> None:
+def _reencode(source: str, aside: str, target: str, short_side: int) -> Answer:
+    """In the process: writes the copy to `aside`; `target` is what a message names."""
+    import av
+
+    try:
+        with converting(Path(target)):
+            _convert(source, aside, short_side)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoDecodeError(source, str(error).splitlines()[0]) from None
+    return Answer()
+
+
+def _convert(source: str, aside: str, short_side: int) -> None:
     import av
     from av.video.frame import PictureType
 
-    with av.open(str(conversion.source)) as container:
+    with av.open(source) as container:
         if not container.streams.video:
             raise ValueError("holds no video stream")
         stream = container.streams.best("video")  # as the decoders
-        clock = _Clock(_rate(stream), keeps_time_stamps(str(conversion.source)))
+        clock = _Clock(_rate(stream), keeps_time_stamps(source))
         promised = stream.frames
-        with av.open(str(conversion.aside), "w") as output:
+        with av.open(aside, "w") as output:
             encoder = None
             for number, frame in enumerate(_at_constant_rate(container.decode(stream), clock)):
                 upright = _upright(frame)
                 if encoder is None:
-                    height, width = _even_size(upright, conversion.short_side)
+                    height, width = _even_size(upright, short_side)
                     encoder = open_h264(output, clock.rate, height, width, GOP_FRAMES, CRF)
                 picture = upright.reformat(
                     width=encoder.width, height=encoder.height, format="yuv420p"
@@ -180,7 +179,7 @@ def _convert(conversion: Conversion) -> None:
             if encoder is None:
                 raise ValueError("holds no video frames")
             output.mux(encoder.encode())
-    if promised - clock.frames > _MISSING_FRAMES:
+    if promised - clock.frames > MISSING_FRAMES:
         raise ValueError(f"ends after {clock.frames} of {promised} frames")
 
 
@@ -235,11 +234,10 @@ def _upright(frame: Any) -> Any:
     """The frame as it is to be shown."""
     import av
 
-    if frame.rotation % 90:
-        raise ValueError(f"is shown rotated by {frame.rotation} degrees")
-    if not frame.rotation:
+    turns = quarter_turns(frame)
+    if not turns:
         return frame
-    image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    image = np.rot90(frame.to_ndarray(format="rgb24"), turns)
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
 
 

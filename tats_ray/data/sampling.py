@@ -26,6 +26,29 @@ def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndar
     return np.minimum(first + np.arange(frames, dtype=np.int64) * stride, total - 1)
 
 
+def window_indices(total: int, frames: int, stride: int, start: float) -> np.ndarray:
+    """Frames of one clip, spread evenly over a random window of `frames * stride` frames.
+
+    VideoMAE fine-tunes so on Kinetics and UCF101 (`VideoClsDataset` of its code): the 16 frames of
+    a window of 64 span 63, with three gaps of 5. A video that is no longer than the window is
+    read from its first frame to its last, which is then held.
+
+    Args:
+        total: frames in the video, at least 1.
+        start: uniform number in [0, 1) that places the window.
+
+    Returns:
+        int64 [frames], ascending.
+    """
+    window = frames * stride
+    length = min(total, window)
+    first = int(start * (total - length))
+    read = frames if total > window else total // stride
+    held = np.full(frames - read, total)
+    places = np.concatenate([np.linspace(first, first + length, read), held])
+    return np.minimum(places, first + length - 1).astype(np.int64)
+
+
 def segment_indices(total: int, frames: int, place: float | np.ndarray) -> np.ndarray:
     """The frame at a place within each of `frames` equal segments of the video (TSN).
 

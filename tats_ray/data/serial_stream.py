@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tats_ray.data.batching import Batcher, Block
-from tats_ray.data.clips import ClipBatch, Clips, Cursor, concatenate
+from tats_ray.data.clips import Batcher, Block, ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
-from tats_ray.data.quarantine import Quarantine
-from tats_ray.data.stage import BlockPlan, decode_block
+from tats_ray.data.stage import BlockPlan, Quarantine, decode_block
 
 
 class SerialClipStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,17 +16,51 @@ from tats_ray.data.clips import Clips
 from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.motion.prior import MotionRequest
-from tats_ray.data.quarantine import check_share
 from tats_ray.data.sampling import ClipOrder, temporal_starts
-from tats_ray.errors import VideoDecodeError
+from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 
 
 class QuarantineBook(Protocol):
-    """Where the stage reads and writes broken videos; local, or behind the hub."""
+    """Where the stage reads and writes broken videos: a `Quarantine`, or the hub's client."""
 
     def known(self) -> Mapping[str, str]: ...
 
     def add(self, failures: list[VideoDecodeError]) -> None: ...
+
+
+class Quarantine:
+    """Broken videos of a run, each with the reason of its first failure."""
+
+    def __init__(self, reasons: Mapping[str, str] | None = None) -> None:
+        self.reasons: dict[str, str] = dict(reasons or {})
+
+    def known(self) -> Mapping[str, str]:
+        """Path -> reason of every broken video so far; these are not tried again."""
+        return self.reasons
+
+    def add(self, failures: Iterable[VideoDecodeError]) -> None:
+        for failure in failures:
+            self.reasons.setdefault(failure.path, failure.reason)
+
+
+def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
+    """Stops a run whose manifest is broken rather than damaged.
+
+    Args:
+        videos: distinct videos of the manifest.
+        limit: `data.broken_share`.
+
+    Raises:
+        TooManyBrokenVideosError: with counts, limit and the newest failure; also where no video
+            is left, whatever the limit.
+    """
+    if len(reasons) > limit * videos or len(reasons) >= videos:
+        path, reason = list(reasons.items())[-1]
+        raise TooManyBrokenVideosError(
+            f"{len(reasons)} of {videos} videos cannot be decoded, more than data.broken_share="
+            f"{limit:g}; the last is {path} ({reason}); repair the manifest or raise the limit",
+            reasons,
+        )
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from tats_ray.config.data import AugmentSection, DataSection
 from tats_ray.config.model import ModelSection
 from tats_ray.data.augment import augment_clips, crop_boxes
 from tats_ray.data.decoder_process import DecoderProcess
-from tats_ray.data.quarantine import check_share
-from tats_ray.data.stage import clip_request
+from tats_ray.data.stage import check_share, clip_request
 from tats_ray.errors import NonFiniteError, VideoDecodeError
 from tats_ray.evaluation.multi_view import temporal_views
 from tats_ray.models.mae import build_mae

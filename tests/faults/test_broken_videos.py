@@ -15,15 +15,15 @@ import pytest
 
 from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.data.clips import Cursor
+from tats_ray.data.datasets.annotation import Entry
 from tats_ray.data.decode import DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
-from tats_ray.data.motion.precompute import cache_motion
-from tats_ray.data.prepare import Entry, prepare
-from tats_ray.data.quarantine import Quarantine
+from tats_ray.data.motion.cache import cache_motion
+from tats_ray.data.prepare import prepare
 from tats_ray.data.reencode import reencode_entries
 from tats_ray.data.serial_stream import SerialClipStream
-from tats_ray.data.stage import build_plan
+from tats_ray.data.stage import Quarantine, build_plan
 from tats_ray.data.synthetic.generate import SyntheticSet
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 from tests.conftest import tiny_config
@@ -178,10 +178,12 @@ def test_a_hanging_file_costs_one_decoder_in_three_epochs(synthetic, tmp_path):
     children = []
     for place in range(33):
         stream.next_batch(place, 1)
-        if stream._decoder._child is not None:
-            children.append(stream._decoder._child.pid)
+        if stream._decoder._process._child is not None:
+            children.append(stream._decoder._process._child.pid)
     stream.close()
-    assert dict(quarantine.known()) == {hanging: "decoding took more than 2 s"}
+    assert dict(quarantine.known()) == {
+        hanging: "decoding took more than 2 s; leave the file out, or raise data.decode_seconds"
+    }
     assert len(set(children)) <= 2
 
 
@@ -191,7 +193,7 @@ def test_preparing_data_names_a_file_that_hangs(synthetic, tmp_path):
                read_manifest(videos.train).to_pylist()]  # fmt: skip
     made = prepare(entries, tmp_path / "prepared.parquet", seconds=2.0)
     assert [str(failure) for failure in made.failures] == [
-        f"{hanging}: decoding took more than 2 s"
+        f"{hanging}: probing took more than 2 s; leave the file out, or raise --video-seconds"
     ]
     assert len(made.rows) == 11
 
@@ -208,7 +210,7 @@ def test_re_encoding_and_motion_name_a_file_that_hangs(synthetic, tmp_path, work
     else:
         failures = cache_motion(paths, "lucas_kanade", 4, str(out), seconds=3.0)
     assert [str(failure) for failure in failures] == [
-        f"{hanging}: {work} took more than 3 s; leave it out, or raise --video-seconds"
+        f"{hanging}: {work} took more than 3 s; leave the file out, or raise --video-seconds"
     ]
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(files) == 11
@@ -236,5 +238,7 @@ def test_a_run_over_a_hanging_file_ends_and_names_it(synthetic, tmp_path):
     run = Run(videos, tmp_path, "hung", *settings)
     run.finish()
     listed = json.loads((run.path / "quarantine.json").read_text())
-    assert listed == {hanging: "decoding took more than 3 s"}
+    assert listed == {
+        hanging: "decoding took more than 3 s; leave the file out, or raise data.decode_seconds"
+    }
     assert run.summary()["steps"] == STEPS

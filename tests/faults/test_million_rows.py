@@ -33,7 +33,7 @@ for block in range(100):
 print(plan.manifest.num_rows, len(classes), len(seen))
 """
 READ_LIST = """
-from tats_ray.data.prepare import list_entries
+from tats_ray.data.datasets.lists import list_entries
 entries = list_entries(Path(file))
 print(len(entries), len({entry.path for entry in entries}), entries[-1].origin.rpartition(":")[2])
 """

@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from tats_ray.data.container import probe_video
+from tats_ray.data.datasets.lists import folder_entries
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.decoder_process import DecoderProcess
-from tats_ray.data.prepare import folder_entries, prepare
-from tats_ray.data.probe import probe_video
+from tats_ray.data.isolated import IsolatedProcess
+from tats_ray.data.prepare import prepare
 from tats_ray.data.reencode import Conversion, reencode
 from tats_ray.errors import ManifestError, VideoDecodeError
 
@@ -36,6 +38,13 @@ SECONDS = 5  # the time limit of one file
 @pytest.fixture(scope="module")
 def robust(shared_data):
     return shared_data / "robust"
+
+
+@pytest.fixture(scope="module")
+def process():
+    process = IsolatedProcess("re-encoding", "--video-seconds")
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +180,10 @@ def test_frames_are_counted_in_the_order_shown_whatever_their_times(tmp_path, wh
     assert _greys(got) == [0, 3, 6, 9, 12]
 
 
-def test_reencoding_gives_every_frame_the_time_it_was_shown(tmp_path):
+def test_reencoding_gives_every_frame_the_time_it_was_shown(tmp_path, process):
     """So a clip out of the copy runs at the speed of the scene; a gap holds the frame before it."""
     source, target = _numbered(tmp_path / "a.mp4", UNEVEN), tmp_path / "out" / "a.mp4"
-    reencode(Conversion(source, target, 32))
+    reencode(process, Conversion(source, target, 32), SECONDS)
     info = probe_video(target)
     with av.open(str(source)) as container:
         frames = [(frame.time, grey) for grey, frame in enumerate(container.decode(video=0))]
@@ -188,15 +197,15 @@ def test_reencoding_gives_every_frame_the_time_it_was_shown(tmp_path):
 
 
 @pytest.mark.parametrize("gaps", [[0, 1, 1, 4000, 1], [0, 1, 1, 1]])
-def test_reencoding_refuses_time_stamps_that_cannot_be(tmp_path, gaps):
+def test_reencoding_refuses_time_stamps_that_cannot_be(tmp_path, process, gaps):
     """A gap of minutes is damage; even times are no fault."""
     source, target = _numbered(tmp_path / "a.mp4", gaps), tmp_path / "out" / "a.mp4"
     if max(gaps) == 1:
-        reencode(Conversion(source, target, 32))
+        reencode(process, Conversion(source, target, 32), SECONDS)
         assert probe_video(target).frames == len(gaps)
         return
     with pytest.raises(VideoDecodeError, match=r"time stamps jump to 160\.08 s at frame 4"):
-        reencode(Conversion(source, target, 32))
+        reencode(process, Conversion(source, target, 32), SECONDS)
     assert not target.exists()
 
 

@@ -68,11 +68,11 @@ def test_ray_is_imported_in_actors_only():
 
 def test_models_are_a_library():
     """They are built from sizes: no job's configuration, no data."""
-    moving = {"inputs.py", "finetune_inputs.py"}  # what a step reads; belongs to training
     sizes = {"tats_ray.config.geometry", "tats_ray.config.model", "tats_ray.config.train"}
     for path in (PACKAGE / "models").rglob("*.py"):
-        names = _imports(path) if path.name not in moving else set()
-        known = {name for name in names if name.startswith(("tats_ray.config", "tats_ray.data"))}
+        known = {
+            name for name in _imports(path) if name.startswith(("tats_ray.config", "tats_ray.data"))
+        }
         assert known <= sizes, path
 
 

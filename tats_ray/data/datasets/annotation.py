@@ -1,13 +1,28 @@
-"""What all annotation files have in common: numbered lines, and videos that may lie in one of
-several places."""
+"""What all annotations have in common: the videos that they name, and their numbered lines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.errors import ManifestError
+
+# What tells a video file.
+SUFFIXES = frozenset(
+    {".mp4", ".mkv", ".avi", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp",
+     ".ts"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A video to look at; `origin` is where it is named, for messages."""
+
+    path: Path
+    label: str | None
+    origin: str
 
 
 def read_annotation(file: Path) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import first_present, numbered_lines
-from tats_ray.data.prepare import Entry
+from tats_ray.data.datasets.annotation import Entry, first_present, numbered_lines
 from tats_ray.errors import ManifestError
 
 MARKS = {"train": "1", "test": "2"}  # 0 marks videos that a fold leaves out

@@ -6,8 +6,7 @@ import csv
 import os
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import numbered_lines, plain_name
-from tats_ray.data.prepare import Entry
+from tats_ray.data.datasets.annotation import Entry, numbered_lines, plain_name
 from tats_ray.errors import ManifestError
 
 HEADER = "label,youtube_id,time_start,time_end,split"

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tats_ray.data.datasets.annotation import first_present, plain_name, read_annotation
-from tats_ray.data.prepare import Entry
+from tats_ray.data.datasets.annotation import Entry, first_present, plain_name, read_annotation
 from tats_ray.errors import ManifestError
 
 

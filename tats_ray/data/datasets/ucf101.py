@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import first_present, numbered_lines, plain_name
-from tats_ray.data.prepare import Entry
+from tats_ray.data.datasets.annotation import Entry, first_present, numbered_lines, plain_name
 from tats_ray.errors import ManifestError
 
 _LINE = re.compile(r"([^/]+)/([^/]+\.\w+)(?:\s+([0-9]+))?")

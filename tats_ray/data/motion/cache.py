@@ -10,16 +10,51 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tats_ray.data.motion.vectors import VideoFields
-from tats_ray.errors import MotionPriorError
-from tats_ray.storage import writing
+from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
+from tats_ray.data.motion.pictures import picture_fields
+from tats_ray.data.motion.vectors import VideoFields, vector_fields
+from tats_ray.errors import MotionPriorError, VideoDecodeError
+from tats_ray.storage import replacing
 
 _FORMAT = 1  # raise it when the same settings give other fields
+
+
+def cache_motion(
+    paths: Sequence[str], source: str, grid: int, folder: str, seconds: float = VIDEO_SECONDS
+) -> list[VideoDecodeError]:
+    """Writes the motion of every video that has no valid cache yet, in parallel processes.
+
+    Args:
+        source: vectors | lucas_kanade | dense_flow | cotracker3.
+        grid: points per side of the frame.
+        seconds: time limit of one video.
+
+    Returns:
+        One error for each video whose motion cannot be had.
+    """
+
+    def cache_one(process: IsolatedProcess, path: str) -> None:
+        process.ask(_cache, path, [folder, source, grid], seconds)
+
+    outcomes = each_video(cache_one, paths, f"motion ({source})")
+    return [fault for fault in outcomes if fault is not None]
+
+
+def _cache(path: str, folder: str, source: str, grid: int) -> Answer:
+    """In the process."""
+    try:
+        read_fields(folder, path, source, grid)
+    except MotionPriorError:  # missing, stale, damaged or of other settings: made anew
+        find = vector_fields if source == "vectors" else partial(picture_fields, source=source)
+        write_fields(folder, path, source, find(path, grid=grid))
+    return Answer()
 
 
 def cache_file(folder: str, path: str) -> Path:
@@ -43,19 +78,12 @@ def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> No
         "height": motion.height,
         **_identity(path),
     }
-    target = cache_file(folder, path)
-    aside = target.with_name(f".{target.stem}.{os.getpid()}.npz")
-    with writing(target):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(
-                aside,
-                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-                fields=motion.fields.astype(np.float16),
-            )
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+    with replacing(cache_file(folder, path)) as aside:
+        np.savez_compressed(
+            aside,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            fields=motion.fields.astype(np.float16),
+        )
 
 
 def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import numpy as np
 
 
 def grid_points(grid: int) -> np.ndarray:
     """Points (x, y) in frame widths and heights, float32 [grid * grid, 2], row by row."""
-    centres = (np.arange(grid, dtype=np.float32) + 0.5) / grid
-    y, x = np.meshgrid(centres, centres, indexing="ij")
-    return np.stack([x, y], axis=-1).reshape(-1, 2)
+    return _square((np.arange(grid, dtype=np.float32) + 0.5) / grid)
+
+
+def track_queries(grid: int) -> np.ndarray:
+    """Points to follow for a grid of tracks: half as many per side, float32 [Q * Q, 2], row by row.
+
+    TrackMAE tracks 14 x 14 points and interpolates to 28 x 28. The outermost points are those of
+    the grid itself, so that interpolation between them gives every point of the grid in its place.
+    """
+    queries = max(2, -(-grid // 2))
+    return _square((np.linspace(0.5, grid - 0.5, queries) / grid).astype(np.float32))
+
+
+def upsample_tracks(moves: np.ndarray, grid: int) -> np.ndarray:
+    """Displacements of a grid of points out of those of its `track_queries`.
+
+    TrackMAE interpolates positions bilinearly, corners on corners (`align_corners`); that is
+    linear, so displacements can be interpolated instead.
+
+    Args:
+        moves: float32 [S, Q, Q, 2].
+
+    Returns:
+        float32 [S, grid, grid, 2].
+    """
+    queries = moves.shape[1]
+    places = _square((np.linspace(0, queries - 1, grid) + 0.5) / queries)
+    return np.stack([sample_field(move, places).reshape(grid, grid, 2) for move in moves])
 
 
 def area_average(raster: np.ndarray, cell: int, height: int, width: int, grid: int) -> np.ndarray:
@@ -60,8 +87,8 @@ def slice_means(steps: np.ndarray, tubelet: int) -> np.ndarray:
     return steps[: slices * tubelet].reshape(slices, tubelet, *steps.shape[1:]).mean(axis=1)
 
 
-def follow_fields(fields: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Carries the grid's points along the displacements, video frame by video frame.
+def follow_fields(fields: np.ndarray, indices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Carries points along the displacements, video frame by video frame.
 
     A point reads its displacement where it stands before the step. Where frames differ by more
     than the width of an edge, points just ahead of a moving edge go along and points just behind
@@ -70,11 +97,11 @@ def follow_fields(fields: np.ndarray, indices: np.ndarray) -> np.ndarray:
     Args:
         fields: float32 [F, G, G, 2], displacement from video frame f-1 to f.
         indices: int64 [S], video frames at which the places are wanted.
+        points: float32 [Q, 2], places in the first of these.
 
     Returns:
-        float32 [S, G * G, 2], places (x, y) in frame widths and heights; they may leave the frame.
+        float32 [S, Q, 2], places (x, y) in frame widths and heights; they may leave the frame.
     """
-    points = grid_points(fields.shape[1])
     places = [points]
     for number in range(int(indices[0]) + 1, int(indices[-1]) + 1):
         points = points + sample_field(fields[number], points)
@@ -103,18 +130,25 @@ def sample_field(field: np.ndarray, points: np.ndarray) -> np.ndarray:
     return (above * (1 - down) + below * down).astype(np.float32)
 
 
-def track_slices(positions: np.ndarray, grid: int) -> np.ndarray:
+def track_slices(positions: np.ndarray) -> np.ndarray:
     """Displacements between consecutive tracker frames; the last slice repeats the one before.
 
     Args:
-        positions: float32 [S, grid * grid, 2].
+        positions: float32 [S, Q * Q, 2], of a square of points.
 
     Returns:
-        float32 [S, grid, grid, 2]; rest where there is one slice only.
+        float32 [S, Q, Q, 2]; rest where there is one slice only.
     """
     moves = np.diff(positions, axis=0)
     moves = np.concatenate([moves, moves[-1:] if len(moves) else np.zeros_like(positions)])
-    return moves.reshape(-1, grid, grid, 2).astype(np.float32)
+    side = isqrt(positions.shape[1])
+    return moves.reshape(-1, side, side, 2).astype(np.float32)
+
+
+def _square(places: np.ndarray) -> np.ndarray:
+    """All pairs (x, y) of these, [S * S, 2], row by row."""
+    y, x = np.meshgrid(places, places, indexing="ij")
+    return np.stack([x, y], axis=-1).reshape(-1, 2)
 
 
 def _average_rows(raster: np.ndarray, cell: int, size: int, grid: int) -> np.ndarray:

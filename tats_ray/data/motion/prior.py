@@ -10,22 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tats_ray.data.container import MISSING_FRAMES
 from tats_ray.data.motion.cache import read_fields
 from tats_ray.data.motion.fields import (
     clip_steps,
     follow_fields,
-    grid_points,
     slice_means,
+    track_queries,
     track_slices,
+    upsample_tracks,
 )
 from tats_ray.data.motion.pictures import step_between
 from tats_ray.data.motion.trackers import point_tracker
 from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.errors import MotionPriorError
-
-# Where fewer frames come out than the container promises, decoders hold the last picture for this
-# many clip frames; it then rests.
-_HELD_CLIP_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,10 @@ def clip_motion(
     `field` is what MGM (Fan et al. 2023) masks by: slice t is the mean displacement from one clip
     frame to the next over the slice's frames, at the place where it happens. Frame 0 has none of
     its own and takes that of frame 1. `tracks` is what TrackMAE (Vandeghen et al. 2026) predicts:
-    points start on the grid in frame 0 and are followed over every `tubelet`-th frame; slice t is
-    the displacement from the t-th of these to the next, and the last slice repeats the one before.
+    half as many points per side as the grid has start in frame 0 and are followed over every
+    `tubelet`-th frame, and the grid's points go as bilinear interpolation between them says. Slice
+    t is the displacement from the t-th of these frames to the next, and the last slice repeats the
+    one before.
 
     Args:
         frames: uint8 [T, H, W, 3], the whole frame at any size.
@@ -94,15 +94,15 @@ def _from_fields(
     fields = _hold_last(fields, path, indices)
     if request.form == "field":
         return slice_means(clip_steps(fields, indices), request.tubelet)
-    positions = follow_fields(fields, indices[:: request.tubelet])
-    return track_slices(positions, request.grid)
+    positions = follow_fields(fields, indices[:: request.tubelet], track_queries(request.grid))
+    return upsample_tracks(track_slices(positions), request.grid)
 
 
 def _from_pictures(request: MotionRequest, path: str, frames: np.ndarray) -> np.ndarray:
     tracker = point_tracker(request.source, path)
     if request.form == "tracks":
-        positions = tracker.track(frames[:: request.tubelet], grid_points(request.grid))
-        return track_slices(positions, request.grid)
+        positions = tracker.track(frames[:: request.tubelet], track_queries(request.grid))
+        return upsample_tracks(track_slices(positions), request.grid)
     steps = np.zeros((len(frames), request.grid, request.grid, 2), np.float32)
     for number in range(1, len(frames)):
         steps[number] = step_between(tracker, frames[number - 1], frames[number], request.grid)
@@ -116,7 +116,7 @@ def _hold_last(fields: np.ndarray, path: str, indices: np.ndarray) -> np.ndarray
     if missing <= 0:
         return fields
     stride = int(np.diff(indices).max(initial=1))
-    if missing > _HELD_CLIP_FRAMES * stride:
+    if missing > MISSING_FRAMES * stride:
         raise MotionPriorError(
             path,
             f"motion is known of {len(fields)} frames, the clip asks for frame {indices[-1]}; "

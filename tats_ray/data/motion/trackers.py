@@ -1,5 +1,8 @@
 """Following points through pictures. TrackMAE uses CoTracker3; two that need no download stand in.
 
+CoTracker3's code and weights are licensed CC-BY-NC 4.0 and are no part of this package: torch.hub
+fetches both on first use and finds them in its own cache afterwards, also without a network.
+
 Points are (x, y) in frame widths and heights; OpenCV counts pixels from the centre of the first.
 """
 
@@ -12,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tats_ray.data.motion.fields import sample_field
+from tats_ray.errors import MotionPriorError
 
 # Lucas-Kanade. The window is small because objects are: a larger one mixes their motion with the
 # background's. Over objects of 5 to 15 pixels' radius 9 pixels lost the fewest points.
@@ -22,6 +26,10 @@ _NEIGHBOURS = 8
 # Below this side (pixels) dense flow at half resolution loses small objects; above, it halves the
 # error for four times the cost.
 _FULL_FLOW_SIDE = 192
+
+# A fixed commit: the code that runs is known, and a cached copy is used without asking GitHub.
+_COTRACKER = "facebookresearch/co-tracker:82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
+_MODEL = "cotracker3_offline"
 
 
 class PointTracker(Protocol):
@@ -69,6 +77,47 @@ class DenseFlowTracker:
         return np.stack(places)
 
 
+class CoTracker3:
+    """CoTracker3 (Karaev et al. 2024): follows points through all frames at once.
+
+    What it says of visibility is left unused, as by TrackMAE. Its own query grid is not
+    centred on patches, so places are always given to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Loads the model, once per process.
+
+        Raises:
+            MotionPriorError: it can be had neither from the network nor from the cache.
+        """
+        try:
+            self._model, self._device = _load_cotracker()
+        # The network, the archive, the weights and their code each raise types of their own.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise MotionPriorError(
+                path,
+                f"CoTracker3 cannot be loaded ({reason}); run torch.hub.load('{_COTRACKER}', "
+                f"'{_MODEL}') once with a network, or set data.motion.source=lucas_kanade",
+            ) from None
+
+    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        import torch
+
+        if len(frames) == 1:
+            return queries[None].astype(np.float32)
+        size = np.array([frames.shape[2], frames.shape[1]], np.float32)
+        start = np.zeros((1, len(queries), 3), np.float32)  # frame, x, y
+        start[0, :, 1:] = queries * size - 0.5
+        pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))[None]
+        with torch.inference_mode():
+            tracks, _ = self._model(
+                torch.from_numpy(pixels).float().to(self._device),
+                queries=torch.from_numpy(start).to(self._device),
+            )
+        return ((tracks[0].float().cpu().numpy() + 0.5) / size).astype(np.float32)
+
+
 def point_tracker(source: str, path: str) -> PointTracker:
     """The tracker of a source.
 
@@ -79,8 +128,6 @@ def point_tracker(source: str, path: str) -> PointTracker:
         MotionPriorError: CoTracker3 cannot be loaded.
     """
     if source == "cotracker3":
-        from tats_ray.data.motion.cotracker import CoTracker3
-
         return CoTracker3(path)
     return DenseFlowTracker() if source == "dense_flow" else LucasKanadeTracker()
 
@@ -140,3 +187,12 @@ def _nearest(queries: bytes) -> np.ndarray:
     distance = ((points[:, None] - points[None]) ** 2).sum(axis=2)
     np.fill_diagonal(distance, np.inf)
     return np.argsort(distance, axis=1, kind="stable")[:, : min(_NEIGHBOURS, len(points) - 1)]
+
+
+@cache
+def _load_cotracker() -> tuple[Any, str]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = torch.hub.load(_COTRACKER, _MODEL, trust_repo=True, skip_validation=True)
+    return model.to(device).eval(), device

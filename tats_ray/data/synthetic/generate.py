@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,7 +17,7 @@ from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.synthetic.motion import CLASSES
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
-from tats_ray.storage import writing
+from tats_ray.storage import making_folder
 
 _FORMAT = 3  # raise it when the same settings give other videos
 
@@ -44,15 +42,9 @@ def ensure_synthetic(section: SyntheticSection, output_dir: Path) -> SyntheticSe
     made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
     if made.train.exists() and made.held_out.exists():
         return made
-    with writing(root):
-        root.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        try:
-            _write_split(section, aside, root, "train", 0, section.clips)
-            _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
-            aside.rename(root)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with making_folder(root) as aside:
+        _write_split(section, aside, root, "train", 0, section.clips)
+        _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
     return made
 
 

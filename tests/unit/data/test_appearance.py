@@ -11,8 +11,7 @@ from tats_ray.data.appearance import build_labelled_plan, rand_augment
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.quarantine import Quarantine
-from tats_ray.data.stage import decode_block
+from tats_ray.data.stage import Quarantine, decode_block
 from tats_ray.errors import ManifestError
 from tests.finetuning import finetune_config
 

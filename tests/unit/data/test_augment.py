@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tats_ray.config.data import AugmentSection
 from tats_ray.data.augment import MULTI_SCALES, augment_clips, crop_boxes, crop_motion, crop_resize
@@ -74,13 +75,73 @@ def test_full_frame_at_the_same_size_changes_nothing():
     assert torch.allclose(pixels, clips.permute(0, 4, 1, 2, 3).float() / 255, atol=1e-5)
 
 
-def test_crop_equals_slicing_and_interpolating():
-    """A pixel-aligned box: PyTorch's own bilinear resize of the slice is the reference."""
+def test_an_enlarged_crop_equals_slicing_and_interpolating():
+    """A pixel-aligned box: PyTorch's own bilinear resize is the reference, away from the edges,
+    where a slice knows nothing of the pixels beside it."""
     maps = torch.rand(1, 3, 24, 32)
     box = torch.tensor([[8 / 32, 6 / 24, 24 / 32, 18 / 24, 0.0]])
-    ours = crop_resize(maps, box, 8)
-    wide = F.interpolate(maps[:, :, 6:18, 8:24], (8, 8), mode="bilinear", align_corners=False)
-    assert torch.allclose(ours, wide, atol=1e-5)
+    ours = crop_resize(maps, box, 20)
+    wide = F.interpolate(maps[:, :, 6:18, 8:24], (20, 20), mode="bilinear", align_corners=False)
+    assert torch.allclose(ours[..., 1:-1, 1:-1], wide[..., 1:-1, 1:-1], atol=1e-5)
+
+
+def _pil(maps, box, size):
+    """Pillow's antialiased resize of a box, picture by picture, in float."""
+    height, width = maps.shape[2:]
+    left, top, right, bottom, flip = box.tolist()
+    corners = (left * width, top * height, right * width, bottom * height)
+    pictures = [
+        np.asarray(
+            Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR, corners)
+        )
+        for picture in maps[0].numpy()
+    ]
+    shown = torch.from_numpy(np.stack(pictures))[None]
+    return shown.flip(3) if flip else shown
+
+
+@given(left=st.floats(0, 0.4), top=st.floats(0, 0.4), right=st.floats(0.6, 1),
+       bottom=st.floats(0.6, 1), flip=st.sampled_from([0.0, 1.0]),
+       size=st.sampled_from([5, 8, 13]))  # fmt: skip
+@settings(max_examples=40)
+def test_a_reduced_crop_is_filtered_as_pillow_does(left, top, right, bottom, flip, size):
+    maps = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    box = torch.tensor([[left, top, right, bottom, flip]])
+    wanted = _pil(maps, box[0], size)
+    assert torch.allclose(crop_resize(maps, box, size), wanted, atol=2e-5)
+
+
+def test_a_reduced_frame_is_filtered_as_pytorch_does():
+    maps = torch.rand(2, 3, 96, 51)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]] * 2)
+    wanted = F.interpolate(maps, (32, 32), mode="bilinear", antialias=True)
+    assert torch.allclose(crop_resize(maps, boxes, 32), wanted, atol=1e-5)
+
+
+def test_stripes_finer_than_the_picture_turn_grey():
+    """Every third row is white. Bilinear sampling alone makes coarse stripes of them."""
+    clips = torch.zeros(1, 2, 720, 40, 3, dtype=torch.uint8)
+    clips[:, :, ::3] = 255
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]])
+    pixels = augment_clips(clips, box, 224)[..., 2:-2, :]
+    assert pixels.std() < 0.03
+    assert pixels.mean() == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_clip_is_the_same_in_every_batch_and_filtered_only_where_it_is_reduced():
+    maps = torch.rand(3, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor(
+        [[0.0, 0.0, 1.0, 1.0, 0.0], [0.1, 0.2, 0.8, 0.9, 1.0], [0.0, 0.1, 0.9, 0.4, 0.0]]
+    )
+    together = crop_resize(maps, boxes, 30)
+    for row in range(3):
+        alone = crop_resize(maps[row : row + 1], boxes[row : row + 1], 30)
+        assert torch.equal(together[row], alone[0])
+    # Its box is 28 x 28 of 40 x 40 pixels: enlarged to 30, as by PyTorch's plain sampling.
+    x, y = ((torch.arange(30) + 0.5) / 30 * 0.7 + start for start in (0.1, 0.2))
+    grid = torch.stack([x.flip(0).expand(30, 30), y[:, None].expand(30, 30)], dim=2)[None] * 2 - 1
+    plain = F.grid_sample(maps[1:2], grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(together[1:2], plain, atol=1e-5)
 
 
 def test_flip_mirrors():

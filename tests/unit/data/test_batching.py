@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.data.batching import Batcher, Block
-from tats_ray.data.clips import Clips, Cursor
+from tats_ray.data.clips import Batcher, Block, Clips, Cursor
 from tats_ray.data.serial_stream import read_local
 
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tats_ray.data.datasets.lists import folder_entries, list_entries
 from tats_ray.data.manifest import SCHEMA, ManifestRow, read_manifest, write_manifest
-from tats_ray.data.prepare import folder_entries, list_entries, prepare
+from tats_ray.data.prepare import prepare
 from tats_ray.errors import ManifestError
 
 ROWS = [

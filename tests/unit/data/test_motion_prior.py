@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,17 +11,21 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from tats_ray.models.motion_target import motion_target
 
-from tats_ray.data.motion.cache import cache_file
+from tats_ray.data.motion.cache import cache_file, cache_motion
 from tats_ray.data.motion.fields import (
     area_average,
     clip_steps,
     follow_fields,
     grid_points,
     sample_field,
+    track_queries,
     track_slices,
+    upsample_tracks,
 )
-from tats_ray.data.motion.precompute import cache_motion
 from tats_ray.data.motion.prior import MotionRequest, clip_motion
 from tats_ray.errors import MotionPriorError
 from tests.moving_clips import (
@@ -49,8 +54,8 @@ def square(tmp_path_factory):
     return str(encode(tmp_path_factory.mktemp("square") / "square.avi", square_clip(), "mpeg4"))
 
 
-def _motion(path, clip, indices, source="vectors", form="field", tubelet=2, cache=None):
-    request = MotionRequest(source, form, GRID, tubelet, cache)
+def _motion(path, clip, indices, source="vectors", form="field", tubelet=2, cache=None, grid=GRID):
+    request = MotionRequest(source, form, grid, tubelet, cache)
     request = MotionRequest(**json.loads(json.dumps(asdict(request))))
     indices = np.array(indices, np.int64)
     return clip_motion(request, path, clip[indices], indices)
@@ -72,11 +77,12 @@ def test_a_pan_in_every_source_and_form(panning, source, form, stride, step):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_tracked_point_stays_on_the_square(square, source):
-    """Points are followed over frames 0, 2, 4 and 6 from their places in frame 0."""
-    motion = _motion(square, square_clip(), np.arange(8), source, "tracks")
-    points = grid_points(GRID)
+    """Points are followed over frames 0, 2, 4 and 6 from their places in frame 0. Those that are
+    interpolated between points 8 pixels apart count where both lie 10 pixels inside."""
+    motion = _motion(square, square_clip(), np.arange(8), source, "tracks", grid=48)
+    points = grid_points(48)
     places = points + motion[:3].sum(axis=0).reshape(-1, 2)
-    inside = on_square(points, 0, 10)
+    inside = on_square(points, 0, 18)
     assert inside.sum() > 4
     # Blocks of 16 pixels and the grid blur the square's edges.
     tolerance = 1.5 if source == "vectors" else 0.1
@@ -140,13 +146,51 @@ def test_points_follow_the_field_where_they_are():
     fields = np.zeros((3, 4, 4, 2), np.float32)
     fields[1:, :2, :, 0] = 0.25
     fields[1:, 2:, :, 1] = 0.25
-    positions = follow_fields(fields, np.array([0, 1, 2]))
+    positions = follow_fields(fields, np.array([0, 1, 2]), grid_points(4))
     points = grid_points(4)
     assert np.allclose(positions[2][0], points[0] + [0.5, 0])
     assert np.allclose(positions[2][8], points[8] + [0, 0.5])
     assert positions.shape == (3, 16, 2)
-    slices = track_slices(positions, 4)
+    slices = track_slices(positions)
     assert np.allclose(slices[:, 2, 1], [0, 0.25])
+
+
+def _published_upsampling(positions, grid):
+    """TrackMAE's: trilinear with the number of frames kept, corners on corners; float64."""
+    side = math.isqrt(positions.shape[1])
+    maps = torch.from_numpy(positions).double().reshape(1, -1, side, side, 2).permute(0, 4, 1, 2, 3)
+    size = (len(positions), grid, grid)
+    wide = F.interpolate(maps, size=size, mode="trilinear", align_corners=True)
+    return wide.permute(0, 2, 3, 4, 1)[0].numpy()
+
+
+@pytest.mark.parametrize("grid", [2, 7, 28])
+def test_tracks_between_the_followed_points_are_the_published_ones(grid):
+    """Also after each token's mean and deviation are taken out, which leaves what points differ
+    by: .3 pixels of noise stand for a tracker's."""
+    rng = np.random.default_rng(0)
+    points = track_queries(grid)
+    steps = rng.normal([0.01, -0.004], 0.3 / 224, (8, *points.shape))
+    positions = (points + np.cumsum(steps, axis=0)).astype(np.float32)
+    moves = np.diff(_published_upsampling(positions, grid), axis=0)
+    wanted = np.concatenate([moves, moves[-1:]])
+    got = upsample_tracks(track_slices(positions), grid)
+    assert got.dtype == np.float32
+    assert np.abs(got - wanted).max() < 2e-7
+    if grid == 28:
+        target, reference = (motion_target(torch.from_numpy(m)[None] * 224, "patch")
+                             for m in (got, wanted))  # fmt: skip
+        assert F.cosine_similarity(target, reference, dim=2).min() > 0.9999
+
+
+def test_interpolated_tracks_stand_at_the_places_of_the_grid():
+    """A zoom moves every point in proportion to its place, up to the outermost ones."""
+    points = grid_points(28)
+    fields = np.stack([np.zeros((28, 28, 2)), 0.1 * points.reshape(28, 28, 2)]).astype(np.float32)
+    positions = follow_fields(fields, np.array([0, 1]), track_queries(28))
+    assert positions.shape == (2, 14 * 14, 2)
+    moved = upsample_tracks(track_slices(positions), 28)[0].reshape(-1, 2)
+    assert np.allclose(moved, 0.1 * points, atol=1e-6)
 
 
 def test_lookup_is_bilinear_and_holds_at_the_edges():
@@ -184,10 +228,11 @@ def test_cached_vectors_are_the_computed_ones(square, cached, form):
 def test_other_sources_can_be_cached(square, tmp_path, source, form):
     """Cached fields of frame pairs, followed over a stride of 2, find the square as well."""
     folder = str(tmp_path / "motion")
-    assert cache_motion([square], source, GRID, folder) == []
+    grid, margin = (GRID, 12) if form == "field" else (48, 20)
+    assert cache_motion([square], source, grid, folder) == []
     indices = np.arange(0, 12, 2)
-    motion = _motion(square, square_clip(), indices, source, form, cache=folder)
-    inside = on_square(grid_points(GRID), 0, 12).reshape(GRID, GRID)
+    motion = _motion(square, square_clip(), indices, source, form, cache=folder, grid=grid)
+    inside = on_square(grid_points(grid), 0, margin).reshape(grid, grid)
     expected = STEP * (2 if form == "field" else 4)
     assert np.abs(np.median(motion[0][inside], axis=0) * PIXELS - expected).max() < 0.5
 
@@ -250,7 +295,7 @@ def test_caching_again_keeps_what_is_valid_and_renews_the_rest(tmp_path):
 
 def test_importing_pulls_in_no_heavy_library():
     script = (
-        "import sys, tats_ray.data.motion.prior, tats_ray.data.motion.cotracker\n"
+        "import sys, tats_ray.data.motion.prior, tats_ray.data.motion.cache\n"
         "print({'torch', 'ray', 'cv2', 'av', 'decord'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tats_ray.config.data import SyntheticSection
-from tats_ray.data.motion import cotracker
+from tats_ray.data.motion import trackers
 from tats_ray.data.motion.fields import grid_points
 from tats_ray.data.motion.trackers import (
     DenseFlowTracker,
@@ -138,9 +138,9 @@ def no_network(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cotracker._load.cache_clear()
+    trackers._load_cotracker.cache_clear()
     yield tmp_path / "hub"
-    cotracker._load.cache_clear()
+    trackers._load_cotracker.cache_clear()
 
 
 def test_cotracker_that_cannot_be_loaded_says_what_to_do(no_network):
@@ -151,7 +151,7 @@ def test_cotracker_that_cannot_be_loaded_says_what_to_do(no_network):
 
 def test_cotracker_is_found_in_the_cache_and_speaks_pixels(no_network):
     """A stand-in with CoTracker3's interface, where torch.hub keeps a repository."""
-    folder = no_network / cotracker._REPOSITORY.replace("/", "_").replace(":", "_")
+    folder = no_network / trackers._COTRACKER.replace("/", "_").replace(":", "_")
     folder.mkdir(parents=True)
     (folder / "hubconf.py").write_text(STAND_IN)
     tracker = point_tracker("cotracker3", "/v/a.mp4")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
 from fractions import Fraction
 
 import av
 import decord
 import numpy as np
-import psutil
 import pytest
 
 from tats_ray.cli.prepare import prepare_data_main
-from tats_ray.data.each_video import each_video
+from tats_ray.data.datasets.annotation import Entry
+from tats_ray.data.datasets.lists import folder_entries
+from tats_ray.data.isolated import IsolatedProcess
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.motion.vectors import vector_fields
-from tats_ray.data.prepare import Entry, folder_entries
 from tats_ray.data.reencode import Conversion, reencode, reencode_entries
-from tats_ray.errors import ComponentFailedError, ManifestError, VideoDecodeError
+from tats_ray.errors import ManifestError, VideoDecodeError
 from tests.moving_clips import (
     FRAMES,
     HEIGHT,
@@ -29,6 +28,13 @@ from tests.moving_clips import (
     square_clip,
     turn_display,
 )
+
+
+@pytest.fixture(scope="module")
+def process():
+    process = IsolatedProcess("re-encoding", "--video-seconds")
+    yield process
+    process.close()
 
 
 @pytest.fixture
@@ -42,9 +48,9 @@ def _kinds(path):
 
 
 @pytest.mark.parametrize("short_side", [HEIGHT, 64])
-def test_vp9_gives_vectors_afterwards(vp9, tmp_path, short_side):
+def test_vp9_gives_vectors_afterwards(vp9, tmp_path, process, short_side):
     target = tmp_path / "out" / "clip.mp4"
-    reencode(Conversion(vp9, target, short_side))
+    reencode(process, Conversion(vp9, target, short_side), 60)
     motion = vector_fields(str(target), 16)
     assert (motion.height, motion.width) == (short_side, short_side * WIDTH // HEIGHT)
     assert len(motion.fields) == FRAMES
@@ -54,11 +60,11 @@ def test_vp9_gives_vectors_afterwards(vp9, tmp_path, short_side):
     assert [path.name for path in target.parent.iterdir()] == ["clip.mp4"]
 
 
-def test_a_turned_video_is_written_upright(tmp_path):
+def test_a_turned_video_is_written_upright(tmp_path, process):
     """decord turns pictures as players do; the copy shows the same without being turned."""
     source, target = encode(tmp_path / "turned.mp4", square_clip(6)), tmp_path / "upright.mp4"
     turn_display(source)
-    reencode(Conversion(source, target, HEIGHT))
+    reencode(process, Conversion(source, target, HEIGHT), 60)
     shown = decord.VideoReader(str(source))[0].asnumpy().astype(float)
     written = decord.VideoReader(str(target))[0].asnumpy().astype(float)
     assert written.shape == shown.shape == (WIDTH, HEIGHT, 3)
@@ -67,7 +73,7 @@ def test_a_turned_video_is_written_upright(tmp_path):
     assert vector_fields(str(target), 16).fields.any()
 
 
-def test_odd_sizes_and_rates_are_taken(tmp_path):
+def test_odd_sizes_and_rates_are_taken(tmp_path, process):
     source = tmp_path / "odd.mkv"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(30000, 1001))
@@ -76,18 +82,18 @@ def test_odd_sizes_and_rates_are_taken(tmp_path):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    reencode(Conversion(source, tmp_path / "even.mp4", 90))
+    reencode(process, Conversion(source, tmp_path / "even.mp4", 90), 60)
     with av.open(str(tmp_path / "even.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.height, stream.width) == (90, 122)
         assert (stream.frames, stream.average_rate) == (4, Fraction(30000, 1001))
 
 
-def test_a_cut_video_is_refused_and_leaves_nothing(tmp_path):
+def test_a_cut_video_is_refused_and_leaves_nothing(tmp_path, process):
     source = encode(tmp_path / "cut.avi", panning_clip(), "mpeg4")
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     with pytest.raises(VideoDecodeError, match=r"ends after \d+ of 14 frames|Invalid data"):
-        reencode(Conversion(source, tmp_path / "out" / "cut.mp4", 64))
+        reencode(process, Conversion(source, tmp_path / "out" / "cut.mp4", 64), 60)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -152,50 +158,6 @@ def test_a_listed_video_from_elsewhere_keeps_its_whole_path(videos, tmp_path):
     gone = [Entry(lists / "gone.mp4", None, "list.txt:1")]
     made = reencode_entries(gone, lists / "list.txt", tmp_path / "out", 64)
     assert "no such file" in made.failures[0].reason
-
-
-def _crash_on_three(number: int) -> str | None:
-    if number == 3:
-        os._exit(1)
-    if number == 4:
-        raise KeyError("odd")
-    return str(number) if number % 2 else None
-
-
-def test_a_crash_or_an_odd_fault_costs_one_item():
-    answers = each_video(_crash_on_three, range(6), "testing", 60.0)
-    assert answers[:3] == [None, "1", None]
-    assert "its process died" in answers[3]
-    assert answers[4:] == ["KeyError: 'odd'", "5"]
-
-
-def _sleep_on_one(number: int) -> str | None:
-    time.sleep(1000 * (number == 1))
-    return str(os.getpid())
-
-
-def test_a_passed_limit_costs_one_item_and_one_process():
-    before = time.monotonic()
-    answers = each_video(_sleep_on_one, range(12), "testing", 2.0)
-    assert time.monotonic() - before < 60
-    assert answers.pop(1) == "testing took more than 2 s; leave it out, or raise --video-seconds"
-    assert 1 <= len(set(answers)) <= (os.cpu_count() or 1) + 1
-    assert not any(psutil.pid_exists(int(pid)) for pid in answers)
-
-
-class _Unloadable:
-    """Ends the process that it is sent to, as code does that cannot be loaded there."""
-
-    def __call__(self, number: int) -> str | None:
-        return None
-
-    def __reduce__(self):
-        return os._exit, (3,)
-
-
-def test_processes_that_cannot_start_are_told_and_blamed_on_no_item():
-    with pytest.raises(ComponentFailedError, match=r"no process for testing .* \(status 3\)"):
-        each_video(_Unloadable(), range(6), "testing", 60.0)
 
 
 def test_the_command_re_encodes_and_caches(videos, tmp_path, capsys):

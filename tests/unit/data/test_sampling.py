@@ -1,6 +1,7 @@
 """Frames of a clip and videos of the stream."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from tats_ray.data.sampling import (
     jittered_segment_indices,
     segment_indices,
     temporal_starts,
+    window_indices,
 )
 
 
@@ -55,6 +57,31 @@ def test_a_start_belongs_to_a_position():
     assert np.array_equal(
         temporal_starts(7, positions)[12:20], temporal_starts(7, positions[12:20])
     )
+
+
+@pytest.mark.parametrize(
+    ("total", "start", "wanted"),
+    [
+        # What VideoMAE's rule gives, worked out by hand: floor(k * 64 / 15) from the start on.
+        (300, 0.0, [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]),
+        (74, 0.95, [9, 13, 17, 21, 26, 30, 34, 38, 43, 47, 51, 55, 60, 64, 68, 72]),
+        # A video of 32 frames: 8 of them from the first to the last, which is held.
+        (32, 0.5, [0, 4, 9, 13, 18, 22, 27, 31, *[31] * 8]),
+        (64, 0.5, [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]),
+        (3, 0.5, [2] * 16),
+    ],
+)
+def test_fine_tuning_windows_are_videomaes(total, start, wanted):
+    assert window_indices(total, 16, 4, start).tolist() == wanted
+
+
+@given(total=st.integers(1, 400), frames=st.integers(1, 32), stride=st.integers(1, 8),
+       start=st.floats(0, 1, exclude_max=True))  # fmt: skip
+def test_windows_lie_in_the_video(total, frames, stride, start):
+    indices = window_indices(total, frames, stride, start)
+    assert indices.dtype == np.int64 and len(indices) == frames
+    assert (np.diff(indices) >= 0).all()
+    assert indices.min() >= 0 and indices.max() < total
 
 
 @given(total=st.integers(1, 10**6), frames=st.integers(1, 64),

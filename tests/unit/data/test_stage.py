@@ -7,9 +7,8 @@ import pytest
 
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
-from tats_ray.data.quarantine import Quarantine, check_share
 from tats_ray.data.serial_stream import SerialClipStream, read_local
-from tats_ray.data.stage import build_plan
+from tats_ray.data.stage import Quarantine, build_plan, check_share
 from tats_ray.errors import TooManyBrokenVideosError
 from tests.conftest import tiny_config
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tats_ray.config.data import SyntheticSection
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic, load_truth
 from tats_ray.data.synthetic.motion import CLASSES, DIRECTIONS, KINDS, motion_path
-from tats_ray.data.synthetic.scene import random_scene, render
-from tats_ray.data.synthetic.texture import random_texture, sample_texture
+from tats_ray.data.synthetic.scene import random_scene, random_texture, render, sample_texture
 from tats_ray.data.video_writer import write_h264
+from tats_ray.errors import StorageError
 from tests.conftest import tiny_config
 
 SECTION = tiny_config().data.synthetic
@@ -142,6 +143,16 @@ def test_train_and_held_out_do_not_overlap_and_the_set_is_made_once(synthetic, t
     assert ensure_synthetic(small, tmp_path).train.stat().st_mtime_ns == stamp
     other = ensure_synthetic(small.model_copy(update={"seed": 1}), tmp_path)
     assert other.train != first.train
+
+
+def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("keep")
+    section = SyntheticSection(root=str(folder), clips=2, held_out_clips=1, frames=4)
+    with pytest.raises(StorageError, match=r"mine: .*it holds other files: move them"):
+        ensure_synthetic(section, tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path):

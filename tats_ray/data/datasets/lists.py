@@ -1,0 +1,84 @@
+"""Videos of a folder or of a list file: ours, and that of VideoMAE and its successors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tats_ray.data.datasets.annotation import SUFFIXES, Entry, numbered_lines
+from tats_ray.errors import ManifestError
+
+_LABELLED = re.compile(r"(.*\.\w+) (\S+)")
+_NUMBERED = re.compile(r'("?)(\S.*?)\1\s*[\s,]\s*([0-9]+)')
+
+
+def folder_entries(folder: Path) -> list[Entry]:
+    """Every video below a folder; its first sub-folder is its class, none if it lies on top.
+
+    Raises:
+        ManifestError: there is no such folder, or it holds no videos.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ManifestError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))})")
+    return [
+        Entry(
+            path, parts[0] if len(parts := path.relative_to(folder).parts) > 1 else None, str(path)
+        )
+        for path in files
+    ]
+
+
+def list_entries(file: Path) -> list[Entry]:
+    """Videos of a list file: `path`, or path and label separated by tab, comma or space.
+
+    A path is relative to the list file. Where a line has neither tab nor comma, the label is what
+    follows the last space, so that paths may hold spaces as long as every line has a label.
+
+    Raises:
+        ManifestError: file and line.
+    """
+    return list(_parse_lines(file))
+
+
+def videomae_entries(file: Path, videos: Path) -> list[Entry]:
+    """Videos by their paths, relative to `videos` unless absolute; the class is the number.
+
+    Space, tab or comma stands before the last field, which is the number, so that paths may hold
+    spaces and commas. A path may stand in double quotes.
+
+    Raises:
+        ManifestError: names file and line.
+    """
+    entries = []
+    for origin, line in numbered_lines(file):
+        match = _NUMBERED.fullmatch(line)
+        if match is None:
+            raise ManifestError(f"{origin}: '{line}' must be a path and a whole number")
+        path = Path(match[2])
+        if path.suffix.lower() not in SUFFIXES:
+            raise ManifestError(f"{origin}: '{path}' does not look like a video file")
+        entries.append(Entry(videos / path, str(int(match[3])), origin))
+    return entries
+
+
+def _parse_lines(file: Path) -> Iterator[Entry]:
+    folder = str(file.parent)
+    for origin, line in numbered_lines(file):
+        name, label = _split(line)
+        path = Path(folder, name)
+        if path.suffix.lower() not in SUFFIXES:
+            raise ManifestError(f"{origin}: '{name}' does not look like a video file")
+        yield Entry(path, label, origin)
+
+
+def _split(line: str) -> tuple[str, str | None]:
+    separator = next((mark for mark in "\t," if mark in line), None)
+    if separator is not None:
+        path, label = line.split(separator)[:2]
+        return path.strip(), label.strip() or None
+    match = _LABELLED.fullmatch(line)
+    return (match[1], match[2]) if match else (line, None)
