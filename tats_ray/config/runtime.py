@@ -67,8 +67,13 @@ class TrackingSection(Section):
         return None if uri is None else without_credentials(uri)
 
 
-def without_credentials(text: str) -> str:
-    """The same text without the users, passwords and tokens of addresses and of MLflow."""
+def without_credentials(address: str) -> str:
+    """An address, or a text with addresses, without users, passwords and tokens in them."""
+    return _QUERY.sub(r"\1***", _USER.sub("://", address))
+
+
+def without_secrets(message: str) -> str:
+    """A message without credentials in addresses, and without those that MLflow was given."""
     for name in _SECRETS:
-        text = text.replace(os.environ.get(name) or "\0", "***")
-    return _QUERY.sub(r"\1***", _USER.sub("://", text))
+        message = message.replace(os.environ.get(name) or "\0", "***")
+    return without_credentials(message)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tats_ray.config.job import TrackedConfig
-from tats_ray.config.runtime import without_credentials
+from tats_ray.config.runtime import without_secrets
 from tats_ray.tracking.console import RepeatedWarning, say
 from tats_ray.tracking.metrics_file import RecordReader
 from tats_ray.tracking.mlflow_store import StoredRun, import_mlflow, open_run, points_of
@@ -117,10 +117,11 @@ class MLflowRun:
                     warning.end("MLflow is reachable again and has all records")
             except Exception as error:  # of whatever kind: no store may stop a run
                 pause = min(2 * pause, _LONGEST_PAUSE) if status is None else _PAUSE
-                warning.say(
-                    f"MLflow is unreachable ({reason(error)}); training continues, metrics are "
-                    "kept in metrics.jsonl and uploaded later"
-                )
+                if not self._over.is_set():
+                    warning.say(
+                        f"MLflow is unreachable ({reason(error)}); training continues, metrics "
+                        "are kept in metrics.jsonl and uploaded later"
+                    )
             (self._ending if status is None else self._over).wait(pause)
 
     def _send(self, status: str | None) -> None:
@@ -161,4 +162,4 @@ def reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     error = getattr(cause, "orig", error)
     lines = str(error).strip().splitlines() or ["no message"]
-    return without_credentials(f"{type(error).__name__}: {lines[0]}")[:300]
+    return without_secrets(f"{type(error).__name__}: {lines[0]}")[:300]

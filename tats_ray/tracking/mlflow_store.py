@@ -58,8 +58,7 @@ def open_run(config: TrackedConfig, key: str, found: Callable[[str], None]) -> S
         location = (config.output_dir / "mlflow_artifacts").as_uri()
     client = MlflowClient(tracking_uri=uri)
     run = _find(client, config, key, location)
-    run_id = run.info.run_id
-    found(run_id)
+    found(run_id := run.info.run_id)
     client.update_run(run_id, status="RUNNING")
     flat, stored = flatten(config.model_dump()), run.data.params
     missing = [Param(k, str(v)[:_LONGEST_VALUE]) for k, v in flat.items() if k not in stored]

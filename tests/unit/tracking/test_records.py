@@ -176,6 +176,12 @@ def test_reasons_hold_no_credentials(monkeypatch):
     assert reason(error) == "OSError: GET http://host/api?token=*** with *** refused"
 
 
+def test_an_address_that_looks_like_the_password_is_saved_whole(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mlflow")
+    config = tiny_config("tracking.uri=https://u:mlflow@mlflow.example.org")
+    assert config.model_dump()["tracking"]["uri"] == "https://mlflow.example.org"
+
+
 def test_artifacts_stay_in_the_output_directory(config, tmp_path):
     run = MLflowRun(config)
     (tmp_path / "note.txt").write_text("x")
