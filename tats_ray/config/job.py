@@ -26,6 +26,11 @@ class TrackedConfig(Section):
         """`run.output_dir`, absolute."""
         return Path(self.run.output_dir).absolute()
 
+    @property
+    def tracking_uri(self) -> str:
+        """`tracking.uri`, or the SQLite file of the output directory; always absolute."""
+        return self.tracking.uri or f"sqlite:///{self.output_dir / 'mlflow.db'}"
+
     def below(self, parent: str | None) -> Self:
         """The same with its MLflow run shown below another one."""
         tracking = self.tracking.model_copy(update={"parent": parent})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from tats_ray.config.secrets import without_credentials
 from tats_ray.config.section import Section
+
+_USER = re.compile(r"://[^/\s]*@")  # user:password@ of an address
+_QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # a server may echo them
 
 
 class RunSection(Section):
@@ -70,3 +75,15 @@ class TrackingSection(Section):
     def uri_without_credentials(self, uri: str | None) -> str | None:
         """What is saved, logged or sent to workers holds no password."""
         return None if uri is None else without_credentials(uri)
+
+
+def without_credentials(address: str) -> str:
+    """An address, or a text with addresses, without users, passwords and tokens in them."""
+    return _QUERY.sub(r"\1***", _USER.sub("://", address))
+
+
+def without_secrets(message: str) -> str:
+    """A message without credentials in addresses, and without those that MLflow was given."""
+    for name in _SECRETS:
+        message = message.replace(os.environ.get(name) or "\0", "***")
+    return without_credentials(message)

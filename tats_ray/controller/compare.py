@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +19,8 @@ from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.storage import writing
 from tats_ray.tracking.comparison_report import say_comparison, write_comparison
 from tats_ray.tracking.console import say
-from tats_ray.tracking.mlflow_run import (
-    MLflowRun,
-    TrackedRun,
-    UntrackedRun,
-)
-from tats_ray.tracking.mlflow_store import tracking_uri
+from tats_ray.tracking.mlflow_run import MLflowRun
+from tats_ray.tracking.tracker import TrackedRun, UntrackedRun
 
 _TIMED_STEPS = 10
 
@@ -91,9 +88,10 @@ def _open_tracking(config: CompareConfig, directory: Path) -> TrackedRun:
     """The study's own MLflow run, the same after a restart."""
     if not config.tracking.mlflow:
         return UntrackedRun()
-    identity = directory / "study.json"
-    tracked = MLflowRun(config, read_json(identity).get("mlflow_run_id"))
-    write_text(identity, json.dumps({"mlflow_run_id": tracked.wait_id()}))
+    identity = {"key": uuid.uuid4().hex} | read_json(directory / "study.json")
+    write_text(directory / "study.json", json.dumps(identity))
+    tracked = MLflowRun(config, identity["key"])
+    tracked.wait_id()
     return tracked
 
 
@@ -101,7 +99,7 @@ def _below(config: CompareConfig, tracked: TrackedRun) -> CompareConfig:
     """The same comparison with trials that MLflow shows below it."""
     if tracked.run_id is None:
         return config
-    tracking = config.tracking.model_copy(update={"uri": tracking_uri(config)})
+    tracking = config.tracking.model_copy(update={"uri": config.tracking_uri})
     return config.model_copy(update={"tracking": tracking}).below(tracked.run_id)
 
 

@@ -23,8 +23,8 @@ from tats_ray.evaluation.multi_view import (
 from tats_ray.models.precision import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
-from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import save_confusion
+from tats_ray.tracking.tracker import TrackedRun
 from tats_ray.training.checkpoint import newest_checkpoint
 from tats_ray.training.finetune_state import read_classifier
 
@@ -67,7 +67,7 @@ def synchronise_evaluation(
     """
     folder = directory.path / "evaluation"
 
-    def hand_over(run: MLflowRun) -> None:
+    def hand_over(run: TrackedRun) -> None:
         content = json.loads((folder / f"{name}.json").read_text())
         figures = {key: value for key, value in content.items() if key not in _DETAILS}
         run.log_result(step, figures)

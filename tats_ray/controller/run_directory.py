@@ -106,7 +106,8 @@ class RunDirectory:
     def _tidy(self) -> None:
         """Clears away what a killed process of this run was writing."""
         for name in (self.config_file.name, self.metrics.name, *_DOCUMENTS):
-            for left in self.path.glob(f".{name}.*"):
+            stem, suffix = name.split(".")
+            for left in self.path.glob(f".{stem}.*.{suffix}"):
                 with writing(left):
                     left.unlink()
         tidy(self.checkpoints)

@@ -1,4 +1,4 @@
-"""What a classifier got right on a test manifest, and what is missing from that figure."""
+"""Accuracies and confusion out of classifiers' scores, and those of a whole test manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.evaluation.multi_view import TestVideo, VideoScore
-from tats_ray.evaluation.scores import class_shares, confusion, top_share
 
 
 @dataclass(frozen=True)
@@ -79,3 +78,32 @@ def measure_accuracy(
         confusion=counts,
         missing=missing,
     )
+
+
+def top_share(scores: np.ndarray, labels: np.ndarray, count: int) -> float:
+    """Share of rows whose class is among the `count` best guesses.
+
+    Args:
+        scores: float [n, classes]; -inf is no guess, hence never a hit (scikit-learn's
+            `top_k_accuracy_score` would rank it last and count it).
+        labels: int64 [n].
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    hit = (best == labels[:, None]) & np.isfinite(np.take_along_axis(scores, best, axis=1))
+    return float(hit.any(axis=1).mean())
+
+
+def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How often each class (row) was taken for each (column), int64 [classes, classes]."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
+
+
+def class_shares(counts: np.ndarray) -> list[float | None]:
+    """Share of each class's videos that were recognised; None for a class without videos."""
+    totals = counts.sum(axis=1)
+    return [
+        float(right / total) if total else None
+        for right, total in zip(counts.diagonal(), totals, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Features on disc, as safetensors: extracted once per encoder, geometry and set of videos.
+"""Features on disk, as safetensors: extracted once per encoder, geometry and set of videos.
 
 A file is named by a digest of all that its content follows from, and holds that digest: so what
 belongs to other weights or videos is never taken for these. Nothing is pickled.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from safetensors.numpy import save_file
 
 from tats_ray.errors import FeatureCacheError
 from tats_ray.evaluation.features import ExtractionPlan, VideoFeatures
-from tats_ray.storage import writing
+from tats_ray.storage import replacing
 
 _FORMAT = 2  # raise it when the same plan gives other features
 _ENCODER = ("patch_embedding.", "encoder.")
@@ -78,24 +77,14 @@ def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
 
 
 def write_features(folder: Path, key: str, found: VideoFeatures) -> None:
-    """Writes aside and renames, so that a file that exists is complete.
+    """Writes the features so that a file that exists is complete.
 
     Raises:
-        StorageError: disc full or read-only.
+        StorageError: disk full or read-only.
     """
-    file = cache_file(folder, key)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    about = {
-        "key": key,
-        "digest": _digest(found.features),
-        "missing": json.dumps(found.missing),
-    }
-    with writing(file):
-        try:
-            save_file({"features": found.features}, aside, metadata=about)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+    about = {"key": key, "digest": _digest(found.features), "missing": json.dumps(found.missing)}
+    with replacing(cache_file(folder, key)) as aside:
+        save_file({"features": found.features}, aside, metadata=about)
 
 
 def cache_file(folder: Path, key: str) -> Path:

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tats_ray.config.probe import ProbeSection
 from tats_ray.errors import ManifestError
+from tats_ray.evaluation.accuracy import class_shares, confusion, top_share
 from tats_ray.evaluation.logistic import EXACT, LogisticProblem, choose_l2, standardizer
-from tats_ray.evaluation.neighbours import neighbour_votes
-from tats_ray.evaluation.scores import class_shares, confusion, top_share
 from tats_ray.evaluation.splits import Split
 
 TOP = 5  # the second accuracy, where there are more classes than that
+_ROWS = 1024  # compared with all training videos at a time
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,35 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
         "classes": by_class,
         "confusion": np.asarray(counts).tolist(),
     }
+
+
+def neighbour_votes(
+    known: Tensor, labels: Tensor, asked: Tensor, classes: int, count: int, temperature: float
+) -> Tensor:
+    """Votes of the k nearest neighbours by cosine similarity.
+
+    As in DINO (Caron et al. 2021, arXiv:2104.14294, after Wu et al. 2018, arXiv:1805.01978): each
+    of the k most similar training videos votes for its class with weight
+    exp(similarity / temperature).
+
+    Args:
+        known: float [n, D], training features.
+        labels: int64 [n], their classes.
+        asked: float [m, D].
+        count: neighbours that vote, at most all.
+
+    Returns:
+        float [m, classes]; -inf for classes without a vote, which are no guesses at all.
+    """
+    memory = F.normalize(known, dim=1)
+    votes = []
+    for rows in F.normalize(asked, dim=1).split(_ROWS):
+        similarity, nearest = (rows @ memory.T).topk(min(count, len(known)), dim=1)
+        weights = torch.exp(similarity / temperature)
+        total = weights.new_zeros((len(rows), classes))
+        total.scatter_add_(1, labels[nearest], weights)
+        votes.append(torch.where(total > 0, total, -torch.inf))
+    return torch.cat(votes)
 
 
 def _part(videos: LabelledVideos, split: Split, device: torch.device) -> _Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,7 @@ def held_out_split(
 
 
 def inner_parts(labels: np.ndarray, groups: Sequence[str], parts: int, seed: int) -> np.ndarray:
-    """Parts of about equal classes for a cross-validation; groups stay whole.
-
-    Groups go, the largest first, each to the part whose class counts stay most even.
+    """Parts with about the same share of each class, for a cross-validation; groups stay whole.
 
     Args:
         labels: int64 [n].
@@ -129,24 +128,23 @@ def inner_parts(labels: np.ndarray, groups: Sequence[str], parts: int, seed: int
     Raises:
         ManifestError: there is one group only.
     """
-    names, members = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    parts = min(parts, len(set(groups)))
+    if parts < 2:
         raise ManifestError(
             "one group of videos alone cannot be divided to choose probe.l2: add a column group to "
             "probe.folds, or give a single value"
         )
-    counts = np.zeros((len(names), int(labels.max()) + 1))
-    np.add.at(counts, (members, labels), 1)
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    filled = np.zeros((min(parts, len(names)), counts.shape[1]))
-    home = np.empty(len(names), dtype=np.int64)
-    for group in order:
-        # Sum of squares grows least where the classes of this group are rarest so far.
-        growth = (2 * filled + counts[group]) @ counts[group]
-        home[group] = np.lexsort((filled.sum(axis=1), growth))[0]
-        filled[home[group]] += counts[group]
-    return home[members]
+    # scikit-learn stratifies only where some class has a video for every part.
+    method = StratifiedGroupKFold if np.bincount(labels).max() >= parts else GroupKFold
+    part_of = np.empty(len(labels), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rare classes are absent from some parts
+        folds = method(parts, shuffle=True, random_state=seed).split(labels, labels, groups)
+        for part, (_, rows) in enumerate(folds):
+            part_of[rows] = part
+    return part_of
 
 
 def _read_table(file: Path) -> pa.Table:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tats_ray.tracking.interval import Record
+from tats_ray.tracking.metrics_file import Record
 
+_WARNING_SECONDS = 60.0
 _console = Console(highlight=False, soft_wrap=True)
 
 # name in the record -> label and format on the line
@@ -28,6 +32,23 @@ _COLUMNS = {
 def say(text: str) -> None:
     """A plain line."""
     _console.print(text, markup=False)
+
+
+class RepeatedWarning:
+    """A warning, at most once a minute while its cause lasts, and one line when that is over."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._due, self._lasts = clock, -math.inf, False
+
+    def say(self, text: str) -> None:
+        if self._clock() >= self._due:
+            self._due, self._lasts = self._clock() + _WARNING_SECONDS, True
+            say(text)
+
+    def end(self, text: str) -> None:
+        if self._lasts:
+            say(text)
+        self._lasts = False
 
 
 def say_record(record: Record, steps: int) -> None:

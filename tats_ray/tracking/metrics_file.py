@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tats_ray.storage import writing
-from tats_ray.tracking.interval import Record
+from tats_ray.storage import replacing, writing
+
+
+@dataclass(frozen=True)
+class Record:
+    """Mean metrics of the steps since the last record; `step` is the last of them."""
+
+    step: int
+    figures: dict[str, float]
 
 
 class MetricsFile:
@@ -16,10 +23,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         kept = [line for line in read_records(path) if line["step"] <= resumed_step]
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with writing(path):
+        with replacing(path) as aside:
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            aside.replace(path)
         # An interval of which no step was finite has no loss.
         losses = [line["loss"] for line in kept if "loss" in line]
         self.first_loss: float | None = losses[0] if losses else None
@@ -61,8 +66,8 @@ class RecordReader:
         self._path = path
         self._offset = 0
 
-    def read(self, most: int) -> list[dict[str, Any]]:
-        """At most so many of the next whole lines."""
+    def read(self, most: int, after_step: int) -> list[dict[str, Any]]:
+        """At most so many of the next whole lines, without those up to `after_step`."""
         records: list[dict[str, Any]] = []
         with self._path.open("rb") as file:
             file.seek(self._offset)
@@ -70,6 +75,8 @@ class RecordReader:
                 line = file.readline()
                 if not line.endswith(b"\n"):  # its end, or a line that is being written
                     break
-                records.append(json.loads(line))
+                record = json.loads(line)
+                if record["step"] > after_step:
+                    records.append(record)
                 self._offset = file.tell()
         return records

@@ -1,16 +1,80 @@
-"""All records of a run in one place: console, metrics.jsonl, MLflow, pictures."""
+"""Metrics of single steps, averaged over logging intervals, for console, file and MLflow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
 from tats_ray.config.job import JobConfig
 from tats_ray.tracking.console import say_record
-from tats_ray.tracking.interval import IntervalMean, OpenInterval, Record
-from tats_ray.tracking.metrics_file import MetricsFile
-from tats_ray.tracking.mlflow_run import TrackedRun
+from tats_ray.tracking.metrics_file import MetricsFile, Record
+
+# name -> (sum, count) of an interval that has begun
+OpenInterval = dict[str, tuple[float, int]]
+
+# Counts over the whole run: a record has their newest value, not a mean.
+_COUNTS = {"skipped_steps", "ppo/skipped_updates"}
+
+
+class IntervalMean:
+    """Collects the metrics of consecutive steps and closes a record at each multiple of `every`."""
+
+    def __init__(self, every: int, begun: OpenInterval | None = None) -> None:
+        """Args: begun: what a checkpoint kept of the interval it fell into."""
+        self.every = every
+        self._sums: OpenInterval = dict(begun or {})
+        self._last = 0
+
+    @property
+    def begun(self) -> OpenInterval:
+        """The interval as it stands, for a checkpoint."""
+        return dict(self._sums)
+
+    def add(self, step: int, figures: dict[str, float]) -> Record | None:
+        """Takes in one step; returns the record that it completes, if it does."""
+        for name, value in figures.items():
+            total, count = (0.0, 0) if name in _COUNTS else self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+        self._last = step
+        return self.close() if step % self.every == 0 else None
+
+    def close(self) -> Record | None:
+        """Ends the interval early; None where it is empty."""
+        if not self._sums:
+            return None
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return Record(self._last, means)
+
+
+class TrackedRun(Protocol):
+    """Where a run is recorded beside its directory; reads the records from `metrics.jsonl`."""
+
+    run_id: str | None
+
+    def log_result(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def log_file(self, path: Path, folder: str) -> None: ...
+
+    def finish(self, status: str) -> bool: ...
+
+
+class UntrackedRun:
+    """Nowhere: `tracking.mlflow` is false."""
+
+    run_id: str | None = None
+
+    def log_result(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def log_file(self, path: Path, folder: str) -> None: ...
+
+    def finish(self, status: str) -> bool:
+        return True
 
 
 class Tracker:
-    """Takes the figures of each step in order and writes a record per interval."""
+    """Takes the metrics of each step in order and writes a record per interval."""
 
     def __init__(
         self,
@@ -44,7 +108,6 @@ class Tracker:
             return
         record = _with_rates(record, self._batch_size)
         self.metrics.write(record)
-        self.mlflow.log(record)
         say_record(record, self._steps)
 
 

@@ -28,8 +28,7 @@ from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.evaluation.feature_cache import write_features
 from tats_ray.evaluation.features import VideoFeatures
 from tats_ray.tracking.comparison_report import write_comparison
-from tats_ray.tracking.interval import Record
-from tats_ray.tracking.metrics_file import MetricsFile, read_records
+from tats_ray.tracking.metrics_file import MetricsFile, Record, read_records
 from tats_ray.training.checkpoint import (
     Progress,
     RunState,

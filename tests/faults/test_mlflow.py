@@ -14,8 +14,8 @@ from tests.runs.command import STEPS, Run
 
 pytestmark = pytest.mark.faults
 
-WARNING = "MLflow takes no records"
-LATER = "run the same command again to synchronise it"
+WARNING = "MLflow is unreachable"
+LATER = "run the same command again to upload the rest"
 RECORDS = list(range(2, STEPS + 1, 2))
 
 
@@ -127,7 +127,7 @@ def test_a_server_that_comes_back(synthetic, server, proxy, tmp_path):
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert output.count(WARNING) == 1
-    assert output.count("MLflow has all records again") == 1
+    assert output.count("MLflow is reachable again") == 1
     assert LATER not in output
     _assert_synchronised(run, server, list(range(2, 601, 2)), output)
 

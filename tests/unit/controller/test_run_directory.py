@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tats_ray.config import load_config
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.errors import RunDirectoryError
+from tats_ray.storage import replacing
 from tests.conftest import tiny_config
 
 
@@ -66,3 +69,16 @@ def test_resume_needs_a_run(tmp_path, manifest):
     with pytest.raises(RunDirectoryError, match="holds no run to resume"):
         _open(tmp_path, manifest, must_exist=True)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "config.yaml"])
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path, manifest, name):
+    directory = _open(tmp_path, manifest)
+    directory.close()
+    before = sorted(directory.path.iterdir())
+    with replacing(tmp_path / name) as aside:
+        aside.write_text("whole")
+    left = directory.path / aside.name.replace(str(os.getpid()), "12345")
+    left.write_text("half")
+    _open(tmp_path, manifest).close()
+    assert sorted(directory.path.iterdir()) == before

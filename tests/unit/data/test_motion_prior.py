@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tats_ray.models.motion_target import motion_target
+from tats_ray.models.tokens import motion_target
 
 from tats_ray.data.motion.cache import cache_file, cache_motion
 from tats_ray.data.motion.fields import (

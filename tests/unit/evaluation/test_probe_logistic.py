@@ -1,4 +1,4 @@
-"""The linear probe against Newton's method, and on features whose answer is known."""
+"""The linear probe against Newton's method and scikit-learn, and where the answer is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
 from tats_ray.config.probe import ProbeSection
 from tats_ray.evaluation import logistic, probe
@@ -60,6 +61,37 @@ def test_the_solution_is_newtons(rows, width, l2):
     weights, biases = _newton(features.numpy(), labels, 3, l2)
     np.testing.assert_allclose(model.weights, weights, atol=2e-6)
     np.testing.assert_allclose(model.biases - model.biases.mean(), biases, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "classes", "absent"),
+    [(200, 6, 3, []), (30, 90, 4, []), (120, 40, 7, [1, 6]), (90, 12, 2, [])],
+)
+@pytest.mark.parametrize("l2", [1e-3, 0.1])
+def test_scikit_learn_finds_the_same(rows, width, classes, absent, l2):
+    """Also with more features than videos, and with classes that no video is of."""
+    features, labels = _data(rows, width, classes)
+    kept = ~np.isin(labels, absent)
+    features, labels = torch.from_numpy(features[kept]), labels[kept]
+    features = standardizer(features)(features)
+    model = LogisticProblem(features, torch.from_numpy(labels)).solve(l2, 1e-9)
+    # Of two classes it penalises the difference of our weights, whose square is twice as large.
+    penalty = l2 / 2 if classes == 2 else l2
+    oracle = LogisticRegression(C=1 / (len(labels) * penalty), tol=1e-10, solver="newton-cg")
+    oracle.fit(features.numpy(), labels)
+    assert model.present.tolist() == oracle.classes_.tolist()
+    coefficients, intercepts = oracle.coef_, oracle.intercept_ - oracle.intercept_.mean()
+    weights, biases = model.weights.numpy().T, (model.biases - model.biases.mean()).numpy()
+    if classes == 2:
+        weights, biases = weights[1:] - weights[:1], biases[1:] - biases[:1]
+        intercepts = oracle.intercept_
+    np.testing.assert_allclose(weights, coefficients, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(biases, intercepts, rtol=1e-5, atol=1e-5)
+    shares = model.scores(features, classes).softmax(dim=1).numpy()
+    np.testing.assert_allclose(
+        shares[:, oracle.classes_], oracle.predict_proba(features.numpy()), atol=1e-5
+    )
+    assert (shares[:, absent] == 0).all()
 
 
 def test_the_gradient_is_zero_at_the_solution_and_nowhere_near_it():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.evaluation import neighbours
-from tats_ray.evaluation.neighbours import neighbour_votes
-from tats_ray.evaluation.scores import class_shares, confusion, top_share
+from tats_ray.evaluation import probe
+from tats_ray.evaluation.accuracy import class_shares, confusion, top_share
+from tats_ray.evaluation.probe import neighbour_votes
 
 
 def _loop(known, labels, asked, classes, count, temperature):
@@ -27,7 +27,7 @@ def _loop(known, labels, asked, classes, count, temperature):
 
 @pytest.mark.parametrize("count", [1, 20, 500])  # also more than there are
 def test_votes_are_those_of_the_loop(monkeypatch, count):
-    monkeypatch.setattr(neighbours, "_ROWS", 7)  # several pieces
+    monkeypatch.setattr(probe, "_ROWS", 7)  # several pieces
     rng = np.random.default_rng(0)
     known, asked = rng.normal(size=(60, 9)), rng.normal(size=(25, 9))
     labels = rng.integers(0, 6, 60)

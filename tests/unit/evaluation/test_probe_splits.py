@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tats_ray.errors import LeakError, ManifestError
 from tats_ray.evaluation.splits import (
@@ -105,6 +109,25 @@ def test_single_videos_are_stratified():
     parts = inner_parts(labels, [str(row) for row in range(60)], 5, seed=0)
     for part in range(5):
         assert np.bincount(labels[parts == part]).tolist() == [10, 2]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=2, max_size=9),
+    classes=st.integers(1, 6),
+    parts=st.integers(2, 6),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_any_groups_are_divided(sizes, classes, parts, seed):
+    """Also fewer groups than parts, groups of all sizes, and classes rarer than parts."""
+    labels = np.random.default_rng(seed).integers(0, classes, sum(sizes))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = inner_parts(labels, [f"g{group}" for group in groups], parts, seed)
+    assert 2 <= len(set(found)) <= min(parts, len(sizes))
+    assert found.min() >= 0
+    for group in range(len(sizes)):
+        assert len(set(found[groups == group])) == 1
 
 
 def test_one_group_cannot_be_divided():

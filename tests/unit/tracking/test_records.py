@@ -7,12 +7,10 @@ import json
 import mlflow
 import pytest
 
-from tats_ray.tracking.interval import IntervalMean, Record
-from tats_ray.tracking.metrics_file import MetricsFile, read_records
-from tats_ray.tracking.mlflow_run import MLflowRun, UntrackedRun
-from tats_ray.tracking.mlflow_store import tracking_uri
-from tats_ray.tracking.mlflow_warning import MLflowWarning, reason
-from tats_ray.tracking.tracker import Tracker
+from tats_ray.tracking.console import RepeatedWarning
+from tats_ray.tracking.metrics_file import MetricsFile, Record, read_records
+from tats_ray.tracking.mlflow_run import MLflowRun, reason
+from tats_ray.tracking.tracker import IntervalMean, Tracker, UntrackedRun
 from tests.conftest import tiny_config
 
 
@@ -65,22 +63,56 @@ def config(tmp_path):
     return tiny_config(f"run.output_dir={tmp_path}", "tracking.wait_seconds=200")
 
 
-def test_mlflow_continues_the_same_run_without_doubling_steps(config):
-    run = MLflowRun(config, None)
-    for step in (2, 4, 6):
-        run.log(Record(step, {"loss": 0.5, "ppo/kl": 0.1}))
+def _file_of(path, steps, loss):
+    file = MetricsFile(path, 0)
+    for step in steps:
+        file.write(Record(step, {"loss": loss, "ppo/kl": 0.1}))
+    file.close()
+    return path
+
+
+def test_mlflow_continues_the_same_run_without_doubling_steps(config, tmp_path):
+    run = MLflowRun(config, "k", records=_file_of(tmp_path / "one.jsonl", (2, 4, 6), 0.5))
     assert run.finish("FAILED")
-    again = MLflowRun(config, run.run_id)  # as after a crash; the checkpoint was at step 2
-    for step in (4, 6, 8):
-        again.log(Record(step, {"loss": 0.4}))
+    # As after a crash; the checkpoint was at step 2.
+    again = MLflowRun(config, "k", records=_file_of(tmp_path / "other.jsonl", (4, 6, 8), 0.4))
     assert again.finish("FINISHED")
-    client = mlflow.MlflowClient(tracking_uri(config))
+    assert again.run_id == run.run_id
+    client = mlflow.MlflowClient(config.tracking_uri)
     experiment = client.get_experiment_by_name("tats_ray")
     (stored,) = client.search_runs([experiment.experiment_id])
     assert stored.info.status == "FINISHED"
     assert stored.data.params["masking.sampler.width"] == "16"
     history = client.get_metric_history(stored.info.run_id, "loss")
-    assert [point.step for point in history] == [2, 4, 6, 8]
+    assert [(point.step, point.value) for point in history] == [
+        (2, 0.5), (4, 0.5), (6, 0.5), (8, 0.4),
+    ]  # fmt: skip
+
+
+def test_points_whose_call_failed_are_stored_once(config, tmp_path, monkeypatch):
+    """The server did what the client has given up waiting for: the points come again. There are
+    more of them than MLflow takes at once."""
+    sent, log_batch = [], mlflow.MlflowClient.log_batch
+
+    def slow(client, run_id, metrics=(), **others):
+        log_batch(client, run_id, metrics, **others)
+        sent.append(len(metrics))
+        if metrics and sent.count(len(metrics)) == 1:
+            raise OSError("timed out")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", slow)
+    file = MetricsFile(tmp_path / "m.jsonl", 0)
+    for step in range(1, 251):
+        file.write(Record(step, {"loss": 1 / step} | {f"x{i}": float(i) for i in range(5)}))
+    run = MLflowRun(config, "k", records=tmp_path / "m.jsonl")
+    run.log_result(250, {"top1": 0.5})
+    assert run.finish("FINISHED")
+    assert sent.count(1200) == sent.count(300) == sent.count(1) == 2
+    client = mlflow.MlflowClient(config.tracking_uri)
+    for name in ("loss", "x4"):
+        history = client.get_metric_history(run.run_id, name)
+        assert [point.step for point in history] == list(range(1, 251))
+    assert len(client.get_metric_history(run.run_id, "test/top1")) == 1
 
 
 def test_records_come_from_the_file_whatever_was_missed(config, tmp_path):
@@ -92,19 +124,18 @@ def test_records_come_from_the_file_whatever_was_missed(config, tmp_path):
     pictures.mkdir()
     (pictures / "a.png").write_bytes(b"a")
     found = []
-    run = MLflowRun(config, None, key="k", records=path, found=found.append)
+    run = MLflowRun(config, "k", records=path, found=found.append)
     run.log_folder(pictures, "pictures")
     file.write(Record(6, {"loss": 0.6, "lr": 1.0}))
-    run.log(Record(6, {"loss": 0.6, "lr": 1.0}))
     with path.open("a") as half:
         half.write('{"step": 8, "lo')
         half.flush()
         assert run.finish("FAILED")
     assert found == [run.run_id]
-    again = MLflowRun(config, None, key="k", records=path)  # a crash before the id was kept
+    again = MLflowRun(config, "k", records=path)  # a crash before the id was kept
     assert again.finish("FINISHED")
     assert again.run_id == run.run_id
-    client = mlflow.MlflowClient(tracking_uri(config))
+    client = mlflow.MlflowClient(config.tracking_uri)
     history = client.get_metric_history(run.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(2, 0.2), (4, 0.4), (6, 0.6)]
     assert [file.path for file in client.list_artifacts(run.run_id, "pictures")] == [
@@ -112,21 +143,15 @@ def test_records_come_from_the_file_whatever_was_missed(config, tmp_path):
     ]
 
 
-def test_a_run_that_the_store_does_not_know_is_begun_there(config, tmp_path):
-    run = MLflowRun(config, "0" * 32)
-    assert run.finish("FINISHED")
-    assert run.run_id != "0" * 32
-
-
 def test_the_queue_is_bounded_and_tells_what_it_lost(tmp_path, capsys):
     config = tiny_config(
         f"run.output_dir={tmp_path}", "tracking.wait_seconds=0",
         "tracking.uri=http://user:hunter2@127.0.0.1:9",
     )  # fmt: skip
-    run = MLflowRun(config, None)
+    run = MLflowRun(config)
     for _ in range(3000):
         run.log_file(tmp_path / "x", "pictures")
-    assert len(run._jobs) == 1000
+    assert len(run._calls) == 1000
     assert not run.finish("FINISHED")
     assert run.run_id is None
     printed = capsys.readouterr().out
@@ -136,13 +161,13 @@ def test_the_queue_is_bounded_and_tells_what_it_lost(tmp_path, capsys):
 
 def test_one_warning_a_minute(capsys):
     now = 0.0
-    warning = MLflowWarning(lambda: now)
+    warning = RepeatedWarning(lambda: now)
     for now in range(0, 150, 5):  # noqa: B007
-        warning.failed(OSError("refused"))
-    assert capsys.readouterr().out.count("MLflow takes no records (OSError: refused)") == 3
-    warning.recovered()
-    warning.recovered()
-    assert capsys.readouterr().out == "MLflow has all records again\n"
+        warning.say("refused")
+    assert capsys.readouterr().out.count("refused") == 3
+    warning.end("well")
+    warning.end("well")
+    assert capsys.readouterr().out == "well\n"
 
 
 def test_reasons_hold_no_credentials(monkeypatch):
@@ -151,13 +176,19 @@ def test_reasons_hold_no_credentials(monkeypatch):
     assert reason(error) == "OSError: GET http://host/api?token=*** with *** refused"
 
 
+def test_an_address_that_looks_like_the_password_is_saved_whole(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mlflow")
+    config = tiny_config("tracking.uri=https://u:mlflow@mlflow.example.org")
+    assert config.model_dump()["tracking"]["uri"] == "https://mlflow.example.org"
+
+
 def test_artifacts_stay_in_the_output_directory(config, tmp_path):
-    run = MLflowRun(config, None)
+    run = MLflowRun(config)
     (tmp_path / "note.txt").write_text("x")
     run.log_file(tmp_path / "note.txt", "config")
     assert run.finish("FINISHED")
     assert list(tmp_path.glob("mlflow_artifacts/**/note.txt"))
-    assert tracking_uri(config) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert config.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_artifacts_of_another_database_do_not_go_where_the_command_runs(tmp_path, monkeypatch):
@@ -167,7 +198,7 @@ def test_artifacts_of_another_database_do_not_go_where_the_command_runs(tmp_path
     config = tiny_config(
         f"run.output_dir={output}", f"tracking.uri=sqlite:///{tmp_path}/shared/m.db"
     )
-    run = MLflowRun(config, None)
+    run = MLflowRun(config)
     (tmp_path / "note.txt").write_text("x")
     run.log_file(tmp_path / "note.txt", "config")
     assert run.finish("FINISHED")

@@ -9,9 +9,9 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from tats_ray.tracking.sqlite_file import make_sqlite_file
+from tats_ray.tracking.mlflow_compat import make_sqlite_file
 
-MAKE = "import sys; from tats_ray.tracking.sqlite_file import make_sqlite_file as make;"
+MAKE = "import sys; from tats_ray.tracking.mlflow_compat import make_sqlite_file as make;"
 # The kernel kills the process when a file of its grows beyond so many bytes.
 KILLED_AT = """
 import resource, signal
