@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tats_ray.config.geometry import TokenGrid
-    from tats_ray.config.model import ModelSection
+    from tats_ray.config.model import ModelSettings
     from tats_ray.evaluation.trained_run import load_run
     from tats_ray.models.mae import MaskedAutoencoder
     from tats_ray.models.sampler import TrajectorySampler
 
-__all__ = ["MaskedAutoencoder", "ModelSection", "TokenGrid", "TrajectorySampler", "load_run"]
+__all__ = ["MaskedAutoencoder", "ModelSettings", "TokenGrid", "TrajectorySampler", "load_run"]
 __version__ = "0.1.0"
 
 # Imported on first use: `import tats_ray` and the commands' --help stay instant, without torch.
 _PLACES = {
     "MaskedAutoencoder": "tats_ray.models.mae",
-    "ModelSection": "tats_ray.config.model",
+    "ModelSettings": "tats_ray.config.model",
     "TokenGrid": "tats_ray.config.geometry",
     "TrajectorySampler": "tats_ray.models.sampler",
     "load_run": "tats_ray.evaluation.trained_run",

@@ -65,7 +65,7 @@ class RunDirectoryError(TatsRayError):
 
 
 class StorageError(TatsRayError):
-    """A file cannot be written: the disc is full, read-only or forbidden; names the path."""
+    """A file cannot be written: the disk is full, read-only or forbidden; names the path."""
 
 
 class CheckpointError(TatsRayError):

@@ -1,4 +1,4 @@
-"""Writing to disc: a full or read-only disc is one typed error that names the path."""
+"""Writing to disk: a full or read-only disk is one typed error that names the path."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ def converting(target: Path) -> Iterator[None]:
 
 
 def _fault(path: Path, number: int) -> StorageError:
-    remedy = _REMEDIES.get(number, "look after the disc, or choose another place")
+    remedy = _REMEDIES.get(number, "look after the disk, or choose another place")
     return StorageError(f"{path}: cannot be written ({os.strerror(number)}); {remedy}")
 
 
 def _number(error: Exception) -> int | None:
-    """The system's error number; None where the error is no fault of the disc."""
+    """The system's error number; None where the error is no fault of the disk."""
     if isinstance(error, OSError):
         return error.errno
     if type(error).__name__ != "SafetensorError":

@@ -1,4 +1,4 @@
-"""Annotation files as they are published, and a way to put them on disc."""
+"""Annotation files as they are published, and a way to put them on disk."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ settings.load_profile("untimed")
 
 # A model and a set that train in milliseconds: 4 x 2 x 2 = 16 tokens.
 TINY = [
-    "run.name=test", "data.frames=8", "data.stride=1", "data.size=32", "data.canvas_height=32",
-    "data.canvas_width=32", "data.augment.crop=full", "data.block_clips=4",
+    "run.name=test", "data.frames=8", "data.stride=1", "data.size=32", "data.stored_height=32",
+    "data.stored_width=32", "data.augment.crop=full", "data.block_clips=4",
     "data.prefetch_blocks=8", "model.size=tiny", "model.width=24", "model.depth=2",
     "model.heads=2", "model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2",
     "masking.ratio=0.75", "masking.sampler.width=16", "masking.sampler.heads=2",
-    "rl.credit=per_token", "rl.action_set=masked", "rl.reward=error", "rl.reward_sign=1",
+    "rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward=error", "rl.reward_sign=1",
     "rl.baseline=critic", "rl.whiten=clip", "rl.draws_per_clip=1", "rl.rollout_fraction=1.0",
     "rl.rollout_clips=4", "rl.lr=1e-3", "train.batch_size=8", "train.base_lr=0.03",
     "train.min_lr=0.003", "train.steps=12", "tracking.log_interval=2",
@@ -46,7 +46,7 @@ def random_clips(config: Config, count: int, first: int = 0, seed: int = 0) -> C
     """Smooth random clips: noise would make every reconstruction error alike."""
     rng = np.random.default_rng(seed)
     data = config.data
-    shape = (count, data.frames, data.canvas_height, data.canvas_width, 3)
+    shape = (count, data.frames, data.stored_height, data.stored_width, 3)
     drift = np.cumsum(rng.integers(-6, 7, shape), axis=3) + rng.integers(
         60, 190, (count, 1, 1, 1, 1)
     )

@@ -9,8 +9,8 @@ from tats_ray.config.load import load_as
 from tats_ray.data.labels import ClipLabels
 
 TINY_FINETUNE = [
-    "run.name=test", "data.frames=8", "data.stride=1", "data.size=32", "data.canvas_height=32",
-    "data.canvas_width=32", "data.block_clips=4", "data.prefetch_blocks=8", "data.repeats=2",
+    "run.name=test", "data.frames=8", "data.stride=1", "data.size=32", "data.stored_height=32",
+    "data.stored_width=32", "data.block_clips=4", "data.prefetch_blocks=8", "data.repeats=2",
     "data.augment.mix_clips=4", "model.size=tiny", "model.width=24", "model.depth=2",
     "model.heads=2", "train.batch_size=8", "train.base_lr=0.1", "train.steps=8",
     "train.precision=fp32", "views.temporal=2", "tracking.log_interval=2",

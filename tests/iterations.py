@@ -50,7 +50,7 @@ class Recorder:
     def wants_state(self, step):
         return step == 2
 
-    def take(self, completed, *, last_step=None):
+    def collect(self, completed, *, last_step=None):
         for report in completed.reports:
             assert report.step not in self.metrics, "a step was reported twice"
             self.metrics[report.step] = report.metrics
@@ -128,7 +128,7 @@ def drive(opening, steps, first=0, between=None, after=None):
             call = lambda *numbers: between(executor, *numbers[: takes - 1])  # noqa: E731
         recorder = Recorder(after or Cursor(), call)
         done = run_iterations(executor, recorder, range(first, steps))
-        recorder.take(executor.finish(done), last_step=done)
+        recorder.collect(executor.finish(done), last_step=done)
     wanted = list(range(first + 1, steps + 1))
     assert list(recorder.metrics) == wanted, "every step is reported in order"
     return recorder.metrics, recorder.states, recorder.after

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tats_ray.actors.object_store import store_warning
 from tats_ray.config.job import JobConfig
-from tats_ray.config.runtime import ClusterSection
+from tats_ray.config.runtime import ClusterSettings
 from tats_ray.errors import ResourceError
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +79,7 @@ def connect(config: JobConfig) -> None:
     start_ray(config.cluster, resident_cpus(config) + config.cluster.decode_cpus)
 
 
-def start_ray(cluster: ClusterSection, needed: float) -> None:
+def start_ray(cluster: ClusterSettings, needed: float) -> None:
     """Starts a local cluster or joins the configured one, unless this process already has one.
 
     Args:
@@ -142,7 +142,7 @@ def share_one_heap() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def _start_error(cluster: ClusterSection, error: Exception) -> ResourceError:
+def _start_error(cluster: ClusterSettings, error: Exception) -> ResourceError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if cluster.mode == "address":
         return ResourceError(
@@ -200,7 +200,7 @@ def warn_of_small_store(config: JobConfig, build: Callable[[], nn.Module]) -> No
         parameters = sum(weights.numel() for weights in build().parameters())
     store = ray.cluster_resources().get("object_store_memory", 0.0)
     if warning := store_warning(config, parameters, store):
-        say(warning)
+        log(warning)
 
 
 def resident_cpus(config: JobConfig) -> float:
@@ -208,7 +208,7 @@ def resident_cpus(config: JobConfig) -> float:
     cluster = config.cluster
     return (
         config.train.workers * cluster.train_worker_cpus
-        + config.rollout_actors * cluster.env_runner_cpus
+        + config.rollout_workers * cluster.rollout_worker_cpus
         + config.remote_learners * cluster.learner_cpus
     )
 
@@ -237,11 +237,11 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
         )
     train_share, rl_share = _gpu_shares(config, gpus)
     train_gpus = train_share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
-    runner_gpus = rl_share if cluster.env_runner_gpus is None else cluster.env_runner_gpus
+    runner_gpus = rl_share if cluster.rollout_worker_gpus is None else cluster.rollout_worker_gpus
     learner_gpus = rl_share if cluster.learner_gpus is None else cluster.learner_gpus
     wanted = (
         config.train.workers * train_gpus
-        + config.rollout_actors * runner_gpus
+        + config.rollout_workers * runner_gpus
         + config.remote_learners * learner_gpus
     )
     if wanted > gpus + 1e-6:
@@ -249,7 +249,7 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
             f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; lower cluster.*_gpus"
         )
     return Resources(
-        cluster.env_runner_cpus, runner_gpus, cluster.learner_cpus, learner_gpus,
+        cluster.rollout_worker_cpus, runner_gpus, cluster.learner_cpus, learner_gpus,
         cluster.train_worker_cpus, train_gpus, cluster.decode_cpus,
     )  # fmt: skip
 
@@ -269,7 +269,7 @@ def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
     One GPU each where there are enough. Else a Train worker takes more than half of one, so that no
     two of them meet on one GPU, which NCCL refuses; the others fill what is left of each.
     """
-    others = config.rollout_actors + config.remote_learners
+    others = config.rollout_workers + config.remote_learners
     if gpus == 0 or gpus >= config.train.workers + others:
         return float(gpus > 0), float(gpus > 0)
     left = 100 - round(100 * _SHARED_TRAIN_GPU)
@@ -279,8 +279,8 @@ def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
 def _need(config: JobConfig) -> str:
     cluster = config.cluster
     parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
-    if config.rollout_actors:
-        parts.append(f"{config.rollout_actors} env runners x {cluster.env_runner_cpus:g}")
+    if config.rollout_workers:
+        parts.append(f"{config.rollout_workers} env runners x {cluster.rollout_worker_cpus:g}")
         parts.append(f"{config.remote_learners} PPO learners x {cluster.learner_cpus:g}")
     parts.append(f"1 decode task x {cluster.decode_cpus:g}")
     return " + ".join(parts)

@@ -157,7 +157,7 @@ def read_remote(batch: ClipBatch) -> Clips:
             Clips(
                 frames=_tensor_column(table, "frames"),
                 aspects=table["aspects"].to_numpy(),
-                positions=table["positions"].to_numpy(),
+                stream_indices=table["stream_indices"].to_numpy(),
                 first=first,
                 motion=_tensor_column(table, "motion") if "motion" in table.column_names else None,
             )
@@ -183,7 +183,11 @@ def _decode_task(
 ) -> dict[str, np.ndarray]:
     plan: BlockPlan = ray.get(plan_ref[0])
     clips = decode_block(plan, int(numbers["item"][0]), process_decoder(), book)
-    columns = {"frames": clips.frames, "aspects": clips.aspects, "positions": clips.positions}
+    columns = {
+        "frames": clips.frames,
+        "aspects": clips.aspects,
+        "stream_indices": clips.stream_indices,
+    }
     return columns if clips.motion is None else columns | {"motion": clips.motion}
 
 

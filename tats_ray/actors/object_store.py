@@ -1,6 +1,6 @@
 """How much a Ray run holds in the object store at once, and whether that takes it.
 
-Ray would write what does not fit to a disc and read it back, at every step and without an error.
+Ray would write what does not fit to a disk and read it back, at every step and without an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def clips_in_flight(config: JobConfig) -> int:
 def clip_bytes(config: JobConfig) -> int:
     """Bytes of one decoded clip."""
     data = config.data
-    return data.frames * data.canvas_height * data.canvas_width * 3
+    return data.frames * data.stored_height * data.stored_width * 3
 
 
 def bytes_in_flight(config: JobConfig, parameters: int) -> int:
@@ -55,7 +55,7 @@ def store_warning(config: JobConfig, parameters: int, store_bytes: float) -> str
     return (
         f"up to {clips_in_flight(config)} decoded clips of {clip_bytes(config) / 2**20:.2f} MiB "
         f"and {_COPIES} copies of {parameters / 1e6:.1f} M weights are in flight, and the object "
-        f"store of {int(store_bytes) >> 20} MiB may spill them to disc: use {remedy}, a smaller "
+        f"store of {int(store_bytes) >> 20} MiB may spill them to disk: use {remedy}, a smaller "
         f"train.snapshot_interval (now {config.train.snapshot_interval}) or data.prefetch_blocks "
         f"(now {config.data.prefetch_blocks})"
     )

@@ -65,9 +65,9 @@ class MaskingPPO(PPO):
         started = time.monotonic()
         rollout = self._collector.collect(step, batch, self.policy, mae)
         metrics = rollout.error_metrics() | {
-            "rollout/mae_lag": float(step - rollout.mae_version),
+            "rollout/staleness": float(step - rollout.mae_version),
             "rollout/seconds": time.monotonic() - started,
-            "rollout/runners": float(self.env_runner_group.num_healthy_remote_workers()),
+            "rollout/workers": float(self.env_runner_group.num_healthy_remote_workers()),
             "rollout/failures": float(len(self._collector.failures)),
         }
         return CollectedRollouts(rollout, metrics, list(self._collector.failures))
@@ -159,7 +159,7 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
         )
         .env_runners(
             env_runner_cls=MaskingEnvRunner,
-            num_env_runners=settings.rl.env_runners,
+            num_env_runners=settings.rl.rollout_workers,
             num_cpus_per_env_runner=resources.runner_cpus,
             num_gpus_per_env_runner=resources.runner_gpus,
             create_local_env_runner=False,
@@ -178,7 +178,7 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
         .reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=None)
         .fault_tolerance(
             restart_failed_env_runners=True,
-            max_num_env_runner_restarts=settings.rl.max_runner_restarts,
+            max_num_env_runner_restarts=settings.rl.max_worker_restarts,
             env_runner_health_probe_timeout_s=PROBE_SECONDS,
         )
     )

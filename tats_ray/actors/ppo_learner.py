@@ -131,12 +131,12 @@ class MaskingPPOLearner(TorchLearner):
 
 class PPOLearners:
     """All learners as one. Remote ones that die are started anew with the newest state that was
-    kept, at most `train.snapshot_interval` updates old; the call that found them dead is repeated.
+    saved, at most `train.snapshot_interval` updates old; the call that found them dead is repeated.
 
     Attributes:
-        version: updates so far, those included that a restart has undone: it only grows.
+        version: updates so far, those included that a restart has lost: it only grows.
         restarts: how often learners were started anew.
-        undone: updates that restarts have undone.
+        lost_updates: updates that restarts have lost.
     """
 
     def __init__(
@@ -146,11 +146,13 @@ class PPOLearners:
         self._settings = settings
         self._group = group
         self._rebuild = rebuild
-        self._kept: PolicyState | None = None  # None: as it was built
-        self._kept_at = 0  # the version that it is the state of; after a restart the newest one
+        self._last_saved: PolicyState | None = None  # None: as it was built
+        self._last_saved_at = (
+            0  # the version that it is the state of; after a restart the newest one
+        )
         self.version = 0
         self.restarts = 0
-        self.undone = 0
+        self.lost_updates = 0
 
     def update(self, request: UpdateRequest) -> UpdateSummary:
         """One PPO update; its result is of version `version`.
@@ -172,21 +174,21 @@ class PPOLearners:
 
     def state(self) -> PolicyState:
         """Sampler and optimiser, which a restart would continue from."""
-        self._kept = self._call(MaskingPPOLearner.policy_state, version=self.version)
-        self._kept_at = self.version
-        return self._kept
+        self._last_saved = self._call(MaskingPPOLearner.policy_state, version=self.version)
+        self._last_saved_at = self.version
+        return self._last_saved
 
     def load(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
-        self.version = self._kept_at = state.version
-        self._kept = state
+        self.version = self._last_saved_at = state.version
+        self._last_saved = state
         self._call(MaskingPPOLearner.load_policy_state, state=state)
 
     def metrics(self) -> dict[str, float]:
         """What was lost so far; nothing where the learner lives in the driver."""
         if not self._settings.rl.learners:
             return {}
-        return {"ppo/restarts": float(self.restarts), "ppo/undone_updates": float(self.undone)}
+        return {"ppo/restarts": float(self.restarts), "ppo/lost_updates": float(self.lost_updates)}
 
     def _call(self, call: Any, **kwargs: Any) -> Any:
         """The first learner's answer; the first error that is not of a lost learner is raised."""
@@ -210,8 +212,8 @@ class PPOLearners:
                 f"the PPO learner was lost after train.max_failures={limit} restarts: {reason}"
             )
         self.restarts += 1
-        self.undone += self.version - self._kept_at
-        self._kept_at = self.version
+        self.lost_updates += self.version - self._last_saved_at
+        self._last_saved_at = self.version
         self._group = self._rebuild()
-        if self._kept is not None:
-            self._call(MaskingPPOLearner.load_policy_state, state=self._kept)
+        if self._last_saved is not None:
+            self._call(MaskingPPOLearner.load_policy_state, state=self._last_saved)

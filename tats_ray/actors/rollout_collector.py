@@ -26,8 +26,8 @@ class RolloutCollector:
         failures: reasons of the last iteration, in order.
     """
 
-    def __init__(self, settings: Config, manager: FaultTolerantActorManager) -> None:
-        self._settings = settings
+    def __init__(self, config: Config, manager: FaultTolerantActorManager) -> None:
+        self._config = config
         self._manager = manager
         self.failures: list[str] = []
 
@@ -37,14 +37,14 @@ class RolloutCollector:
         """Rollouts of all clips of step `step`, with the named versions.
 
         Raises:
-            ComponentFailedError: more than `rl.max_runner_restarts` failures in one iteration;
+            ComponentFailedError: more than `rl.max_worker_restarts` failures in one iteration;
                 carries the last cause.
             ComponentTimeoutError: no worker became available within `cluster.wait_seconds`.
             StaleRolloutError: a worker used an older autoencoder than `rl.staleness` permits.
             RayTaskError: a mistake in the code that workers run, with its traceback.
         """
         self.failures = []
-        size, total = self._settings.rl.rollout_clips, len(batch)
+        size, total = self._config.rl.rollout_clips, len(batch)
         missing = {
             batch.first + start: batch.rows(start, min(start + size, total))
             for start in range(0, total, size)
@@ -59,13 +59,13 @@ class RolloutCollector:
             }
             for rollout in self._ask(requests):
                 if missing.pop(rollout.first, None) is not None:
-                    _check_fresh(rollout, step, self._settings.rl.staleness)
+                    _check_fresh(rollout, step, self._config.rl.staleness)
                     done.append(rollout)
             self._check_failures()
         return join_rollouts(sorted(done, key=lambda rollout: rollout.first))
 
     def _wait_for_workers(self) -> list[int]:
-        limit = self._settings.cluster.wait_seconds
+        limit = self._config.cluster.wait_seconds
         deadline = time.monotonic() + limit
         while not (workers := self._manager.healthy_actor_ids()):
             for result in self._manager.foreach_actor(
@@ -87,7 +87,7 @@ class RolloutCollector:
             ["sample"] * len(requests),
             kwargs=list(requests.values()),
             remote_actor_ids=list(requests),
-            timeout_seconds=self._settings.rl.rollout_seconds,
+            timeout_seconds=self._config.rl.rollout_seconds,
         )
         for worker in sorted(requests.keys() - {result.actor_id for result in results}):
             self._replace(worker)
@@ -107,7 +107,7 @@ class RolloutCollector:
         return answer if result.ok else None
 
     def _check_failures(self) -> None:
-        if len(self.failures) > self._settings.rl.max_runner_restarts:
+        if len(self.failures) > self._config.rl.max_worker_restarts:
             raise ComponentFailedError(f"rollouts keep failing: {self.failures[-1]}")
 
     def _replace(self, worker: int) -> None:
@@ -116,7 +116,7 @@ class RolloutCollector:
         self._manager.set_actor_state(worker, healthy=False)
         self.failures.append(
             f"rollout worker {worker} did not answer within rl.rollout_seconds="
-            f"{self._settings.rl.rollout_seconds:g} and was replaced"
+            f"{self._config.rl.rollout_seconds:g} and was replaced"
         )
 
 

@@ -43,7 +43,7 @@ class TrainRunPlan:
         storage: directory for Ray Train's own bookkeeping.
     """
 
-    settings: JobConfig
+    config: JobConfig
     build_trainer: BuildTrainer
     build_sampler: Callable[[], TrajectorySampler] | None
     state: TrainerState | None
@@ -54,7 +54,7 @@ class TrainRunPlan:
 @contextlib.contextmanager
 def train_run(plan: TrainRunPlan, resources: Resources) -> Iterator[TrainRun]:
     """A hub and the Train workers behind it, which come up meanwhile; ended with the block."""
-    name = f"hub-{plan.settings.run.name}-{uuid.uuid4().hex[:8]}"
+    name = f"hub-{plan.config.run.name}-{uuid.uuid4().hex[:8]}"
     hub = start_hub(name, plan.quarantined)
     run = TrainRun(plan, name, hub, resources)
     try:
@@ -71,7 +71,7 @@ class TrainRun:
 
     def __init__(self, plan: TrainRunPlan, name: str, hub: HubClient, resources: Resources) -> None:
         self.hub = hub
-        self._settings = plan.settings
+        self._config = plan.config
         self._workers = _TrainThread(_torch_trainer(plan, name, resources))
         self._events = TrainerEvents()
 
@@ -101,7 +101,7 @@ class TrainRun:
     def finish(self, step: int) -> TrainerEvents:
         """Ends the run after `step` steps and returns the remaining events."""
         self.hub.end(step)
-        limit = self._settings.cluster.wait_seconds
+        limit = self._config.cluster.wait_seconds
         deadline = time.monotonic() + limit
         while not self._workers.join(0.1):
             known = len(self._events.reports)
@@ -123,7 +123,7 @@ class TrainRun:
 
     def _until(self, ask: Callable[[], T | None], what: str) -> T:
         """Asks until there is an answer, and looks at the Train workers in between."""
-        limit = self._settings.cluster.wait_seconds
+        limit = self._config.cluster.wait_seconds
         deadline = time.monotonic() + limit
         while (answer := ask()) is None:
             self._check()
@@ -155,7 +155,7 @@ class TrainRun:
         if error is not None:
             raise ComponentFailedError(
                 "the Train workers failed after train.max_failures="
-                f"{self._settings.train.max_failures} restarts: {_root_cause(error)}"
+                f"{self._config.train.max_failures} restarts: {_root_cause(error)}"
             )
 
 
@@ -189,16 +189,16 @@ class _TrainThread:
 
 
 def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchTrainer:
-    settings = plan.settings
+    config = plan.config
     worker_plan = WorkerPlan(
         hub=hub,
         build_trainer=plan.build_trainer,
         build_sampler=plan.build_sampler,
         use_gpu=resources.train_gpus > 0,
-        threads=settings.cluster.threads,
-        wait_seconds=settings.cluster.wait_seconds,
-        snapshot_interval=settings.train.snapshot_interval,
-        publish_interval=settings.train.publish_interval,
+        threads=config.cluster.threads,
+        wait_seconds=config.cluster.wait_seconds,
+        snapshot_interval=config.train.snapshot_interval,
+        publish_interval=config.train.publish_interval,
     )
     each = {"CPU": resources.train_cpus}
     if resources.train_gpus:
@@ -206,16 +206,16 @@ def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchT
     return TorchTrainer(
         run_worker,
         train_loop_config={"plan": [ray.put(worker_plan)]},
-        torch_config=FileRendezvousConfig() if settings.cluster.mode == "local" else None,
+        torch_config=FileRendezvousConfig() if config.cluster.mode == "local" else None,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.train.workers,
+            num_workers=config.train.workers,
             use_gpu=worker_plan.use_gpu,
             resources_per_worker=each,
         ),
         run_config=ray.train.RunConfig(
             name=hub,
             storage_path=str(plan.storage),
-            failure_config=ray.train.FailureConfig(max_failures=settings.train.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
         ),
     )
 

@@ -25,23 +25,23 @@ def run_as_tasks(
 
     Raises:
         ResourceError: there is no cluster, or it is too small for one trial.
-        StorageError: a trial's disc is full or read-only.
+        StorageError: a trial's disk is full or read-only.
     """
-    section = config.compare
-    start_ray(config.cluster, section.trial_cpus)
+    settings = config.compare
+    start_ray(config.cluster, settings.trial_cpus)
     import ray
 
     cpus, gpus = cluster_resources()
-    if section.trial_cpus > cpus or section.trial_gpus > gpus:
+    if settings.trial_cpus > cpus or settings.trial_gpus > gpus:
         raise ResourceError(
             f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, a trial needs "
-            f"{section.trial_cpus:g} and {section.trial_gpus:g}; lower compare.trial_cpus or "
+            f"{settings.trial_cpus:g} and {settings.trial_gpus:g}; lower compare.trial_cpus or "
             "compare.trial_gpus"
         )
     task = ray.remote(run).options(
-        num_cpus=section.trial_cpus,
-        num_gpus=section.trial_gpus,
-        max_retries=section.trial_retries,
+        num_cpus=settings.trial_cpus,
+        num_gpus=settings.trial_gpus,
+        max_retries=settings.trial_retries,
     )
     waiting = {task.remote(plan): plan for plan in plans}
     while waiting:
@@ -52,7 +52,7 @@ def run_as_tasks(
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, StorageError):
-                # The others meet the same disc; Ray would print a trace of each behind our line.
+                # The others meet the same disk; Ray would print a trace of each behind our line.
                 os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
                 raise cause from None
             yield plan, str(error).strip().splitlines()[-1]

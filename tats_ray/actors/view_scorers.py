@@ -87,7 +87,7 @@ def score_videos_on_ray(
 def _decode(batch: dict[str, np.ndarray], plan: ViewPlan) -> dict[str, Any]:
     """Videos' views; a broken video keeps its row, empty and with the reason."""
     data, decoder = plan.data, process_decoder()
-    shape = (plan.clips, data.frames, data.canvas_height, data.canvas_width, 3)
+    shape = (plan.clips, data.frames, data.stored_height, data.stored_width, 3)
     frames, reasons = [], []
     for path in batch["path"]:
         try:

@@ -39,12 +39,12 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     use_threads(config.cluster.threads)
     from tats_ray.controller.evaluate import evaluate_run
     from tats_ray.controller.finetune import manifests
-    from tats_ray.tracking.console import say_summary
+    from tats_ray.tracking.console import log_summary
 
     manifest = given[0] if given else manifests(config)[1]
     if manifest is None:
         raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
-    say_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
     return 0
 
 

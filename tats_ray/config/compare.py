@@ -14,22 +14,22 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.job import TrackedConfig
 from tats_ray.config.load import apply_override, read_yaml, validate_as
 from tats_ray.config.probe import ProbeFile
-from tats_ray.config.runtime import ClusterSection
-from tats_ray.config.section import Section
+from tats_ray.config.runtime import ClusterSettings
+from tats_ray.config.settings import Settings
 from tats_ray.config.tree import Config
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
-# Top-1 accuracies, or enrichment of moving objects / that of look-alikes at rest
+# Top-1 accuracies, or enrichment of moving objects / that of static distractors
 Metric = Literal["linear", "knn", "finetune", "enrichment_ratio"]
 
 # What fine-tuning takes over from pre-training, unless it says otherwise.
 _SHARED_DATA = (
-    "manifest", "synthetic", "frames", "stride", "size", "canvas_height", "canvas_width", "decoder",
+    "manifest", "synthetic", "frames", "stride", "size", "stored_height", "stored_width", "decoder",
 )  # fmt: skip
 
 
-class CompareSection(Section):
+class CompareSettings(Settings):
     arms: dict[Name, list[str]] = Field(min_length=1)  # name -> overrides of `pretrain`
     ratios: list[float] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
@@ -45,14 +45,14 @@ class CompareSection(Section):
     trial_retries: int = Field(3, ge=0)  # of a trial whose process died
 
     @model_validator(mode="after")
-    def references_are_arms(self) -> CompareSection:
+    def references_are_arms(self) -> CompareSettings:
         for name in self.references:
             if name not in self.arms:
                 raise ValueError(f"references: '{name}' is no arm, they are {', '.join(self.arms)}")
         return self
 
     @model_validator(mode="after")
-    def values_differ(self) -> CompareSection:
+    def values_differ(self) -> CompareSettings:
         for field, values in (("ratios", self.ratios), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{field}: {values} holds a value twice")
@@ -76,12 +76,12 @@ class Trial:
 class CompareConfig(TrackedConfig):
     """`pretrain`, `probe` and `finetune` hold what the jobs of that name read."""
 
-    compare: CompareSection
+    compare: CompareSettings
     base: str | None = None  # a file for jobs/pretrain.py, which `pretrain` changes
     pretrain: dict[str, Any] = Field(default_factory=dict)
     probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
     finetune: dict[str, Any] | None = None
-    cluster: ClusterSection = ClusterSection()  # that trials are tasks of
+    cluster: ClusterSettings = ClusterSettings()  # that trials are tasks of
 
     @model_validator(mode="before")
     @classmethod
@@ -155,7 +155,7 @@ class CompareConfig(TrackedConfig):
 
         Args:
             run: directory of the pre-training run.
-            train, test: manifests, where the section names none.
+            train, test: manifests, where the settings names none.
         """
         given = dict(self.probe or {})
         parts: dict[str, Any] = {
@@ -167,7 +167,7 @@ class CompareConfig(TrackedConfig):
 
     def finetune_config(self, trial: Trial, folder: str) -> FinetuneConfig:
         """The fine-tuning run behind a trial's pre-training run; data, model and cluster are that
-        one's where the section says nothing else.
+        one's where the settings says nothing else.
 
         Raises:
             ConfigError: names the field.

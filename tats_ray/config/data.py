@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from tats_ray.config.motion import MotionSection
-from tats_ray.config.section import Section
+from tats_ray.config.motion import MotionSettings
+from tats_ray.config.settings import Settings
 
 
-class SyntheticSection(Section):
+class SyntheticSettings(Settings):
     """The generated set, used when `data.manifest` is empty. Lengths are pixels and frames."""
 
     root: str | None = None  # default: <run.output_dir>/synthetic/<digest of these settings>
@@ -30,7 +30,7 @@ class SyntheticSection(Section):
     seed: int = Field(0, ge=0)
 
 
-class AugmentSection(Section):
+class AugmentSettings(Settings):
     """Geometric augmentation, batched on the training device; one box and flip per clip."""
 
     crop: Literal["multi_scale", "random_resized", "center", "full"] = "multi_scale"
@@ -39,30 +39,30 @@ class AugmentSection(Section):
     flip: float = Field(0.0, ge=0, le=1)
 
 
-class ClipSection(Section):
+class ClipSettings(Settings):
     """Clips of a manifest, as every training job reads them."""
 
     manifest: str | None = None  # Parquet written by jobs/prepare_data.py; empty: synthetic
-    synthetic: SyntheticSection = SyntheticSection()
+    synthetic: SyntheticSettings = SyntheticSettings()
 
     frames: int = Field(16, ge=1)
     stride: int = Field(4, ge=1)
     size: int = Field(224, ge=8)  # side of the square model input
-    canvas_height: int = Field(256, ge=8)  # size that decoded frames are stored at; the box of the
-    canvas_width: int = Field(340, ge=8)  # augmentation undoes the change of aspect
+    stored_height: int = Field(256, ge=8)  # size that decoded frames are stored at; the box of the
+    stored_width: int = Field(340, ge=8)  # augmentation undoes the change of aspect
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     decode_seconds: float = Field(20.0, gt=0)  # time limit per file
     broken_share: float = Field(0.05, ge=0, le=1)  # the run stops above this share
     block_clips: int = Field(8, ge=1)  # clips per decode task and object-store block
     prefetch_blocks: int = Field(32, ge=1)  # at most twice as many decoded blocks wait in memory
     repeats: int = Field(1, ge=1)  # clips out of one decoding
-    augment: AugmentSection = AugmentSection()
+    augment: AugmentSettings = AugmentSettings()
 
 
-class DataSection(ClipSection):
+class DataSettings(ClipSettings):
     """Clips to pre-train on; `repeats` have random starts each (MAE-ST: 4)."""
 
     held_out_manifest: str | None = (
         None  # clips for pictures and enrichment; empty: the training set
     )
-    motion: MotionSection = MotionSection()
+    motion: MotionSettings = MotionSettings()

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tats_ray.config.data import AugmentSection, ClipSection
+from tats_ray.config.data import AugmentSettings, ClipSettings
 from tats_ray.config.job import JobConfig
-from tats_ray.config.section import Section
-from tats_ray.config.train import Share, TrainSection
+from tats_ray.config.settings import Settings
+from tats_ray.config.train import Share, TrainSettings
 
 
-class FinetuneAugmentSection(AugmentSection):
+class FinetuneAugmentSettings(AugmentSettings):
     """Appearance and mixing beside the geometry; the same for all frames of a clip."""
 
     crop: Literal["multi_scale", "random_resized", "center", "full"] = "random_resized"
@@ -28,30 +28,30 @@ class FinetuneAugmentSection(AugmentSection):
     mix_clips: int = Field(8, ge=2, multiple_of=2)  # clips that share a draw and are mixed
 
 
-class FinetuneDataSection(ClipSection):
+class FinetuneDataSettings(ClipSettings):
     """`repeats` are the same frames in new augmentations (VideoMAE's num_sample)."""
 
     test_manifest: str | None = (
         None  # empty: no evaluation; for the synthetic set its held-out part
     )
     sampling: Literal["dense", "segments"] = "dense"  # a spread window | TSN, over all frames
-    augment: FinetuneAugmentSection = FinetuneAugmentSection()
+    augment: FinetuneAugmentSettings = FinetuneAugmentSettings()
 
 
-class FinetuneTrainSection(TrainSection):
+class FinetuneTrainSettings(TrainSettings):
     base_lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
     betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2)
     layer_decay: float = Field(0.75, gt=0, le=1)  # rate of a layer / rate of the next above
 
 
-class ClassifierSection(Section):
+class ClassifierSettings(Settings):
     drop_path: float = Field(0.1, ge=0, lt=1)  # of the last block; falls linearly to 0 at the first
     dropout: float = Field(0.0, ge=0, lt=1)  # before the linear layer
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
 
-class ViewSection(Section):
+class ViewSettings(Settings):
     """Views of a test video, whose probabilities are averaged."""
 
     temporal: int = Field(5, ge=1)
@@ -59,10 +59,10 @@ class ViewSection(Section):
 
 
 class FinetuneConfig(JobConfig):
-    data: FinetuneDataSection = FinetuneDataSection()
-    train: FinetuneTrainSection = FinetuneTrainSection()
-    classifier: ClassifierSection = ClassifierSection()
-    views: ViewSection = ViewSection()
+    data: FinetuneDataSettings = FinetuneDataSettings()
+    train: FinetuneTrainSettings = FinetuneTrainSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    views: ViewSettings = ViewSettings()
 
     @property
     def mixes(self) -> bool:

@@ -7,19 +7,24 @@ from typing import Self
 
 from pydantic import model_validator
 
-from tats_ray.config.data import ClipSection
+from tats_ray.config.data import ClipSettings
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import ModelSection
-from tats_ray.config.runtime import CheckpointSection, ClusterSection, RunSection, TrackingSection
-from tats_ray.config.section import Section
-from tats_ray.config.train import TrainSection
+from tats_ray.config.model import ModelSettings
+from tats_ray.config.runtime import (
+    CheckpointSettings,
+    ClusterSettings,
+    RunSettings,
+    TrackingSettings,
+)
+from tats_ray.config.settings import Settings
+from tats_ray.config.train import TrainSettings
 
 
-class TrackedConfig(Section):
+class TrackedConfig(Settings):
     """What a tracked run reads of its job, whatever that does."""
 
-    run: RunSection
-    tracking: TrackingSection = TrackingSection()
+    run: RunSettings
+    tracking: TrackingSettings = TrackingSettings()
 
     @property
     def output_dir(self) -> Path:
@@ -40,11 +45,11 @@ class TrackedConfig(Section):
 class JobConfig(TrackedConfig):
     """Run directory, cluster, records and the driver's loop read no more than this."""
 
-    data: ClipSection = ClipSection()
-    model: ModelSection = ModelSection()
-    train: TrainSection = TrainSection()
-    checkpoint: CheckpointSection = CheckpointSection()
-    cluster: ClusterSection = ClusterSection()
+    data: ClipSettings = ClipSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def grid(self) -> TokenGrid:
@@ -53,8 +58,8 @@ class JobConfig(TrackedConfig):
         return TokenGrid(self.data.frames // self.model.tubelet, side, side)
 
     @property
-    def rollout_actors(self) -> int:
-        """Resident rollout actors."""
+    def rollout_workers(self) -> int:
+        """Resident rollout workers."""
         return 0
 
     @property

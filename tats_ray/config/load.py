@@ -11,17 +11,25 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tats_ray.config.masking import MaskingSettings, settings_class, switch_system
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 from tats_ray.config.tree import Config
 from tats_ray.errors import ConfigError
 
-Kind = TypeVar("Kind", bound=Section)
+Kind = TypeVar("Kind", bound=Settings)
 
 # Former dotted name -> what to write instead. A former section is one entry.
 RENAMED = {
     "masking.adamae": "masking.heads, .dropout, .coefficient and .detach (masking.system=adamae)",
     "masking.mgm": "masking.rule, .smoothing and .still_pixels (masking.system=mgm)",
     "masking.trackmae": "masking.motion_ratio (masking.system=trackmae)",
+    "rl.env_runners": "rl.rollout_workers",
+    "rl.max_runner_restarts": "rl.max_worker_restarts",
+    "rl.credit": "rl.credit_level (per_token is now token)",
+    "rl.action_set": "rl.log_prob_over",
+    "cluster.env_runner_cpus": "cluster.rollout_worker_cpus",
+    "cluster.env_runner_gpus": "cluster.rollout_worker_gpus",
+    "data.canvas_height": "data.stored_height",
+    "data.canvas_width": "data.stored_width",
 }
 
 
@@ -113,7 +121,7 @@ def validate_as(kind: type[Kind], tree: dict[str, Any]) -> Kind:
         raise ConfigError(_one_line(kind, tree, error)) from None
 
 
-def dump_config(config: Section) -> str:
+def dump_config(config: Settings) -> str:
     """The resolved configuration as YAML, every field written out."""
     return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
@@ -183,7 +191,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _one_line(kind: type[Section], tree: dict[str, Any], error: ValidationError) -> str:
+def _one_line(kind: type[Settings], tree: dict[str, Any], error: ValidationError) -> str:
     """The first fault: `field: what is wrong; remedy`."""
     faults = error.errors()
     # A misspelt key also shows as a missing one: name the misspelling.
@@ -202,7 +210,7 @@ def _one_line(kind: type[Section], tree: dict[str, Any], error: ValidationError)
     return f"{field}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
 
 
-def _suggestion(kind: type[Section], tree: dict[str, Any], parts: list[str]) -> str:
+def _suggestion(kind: type[Settings], tree: dict[str, Any], parts: list[str]) -> str:
     section: Any = kind
     for part in parts[:-1]:
         field = section.model_fields.get(part)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 from pydantic import Field
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 from tats_ray.errors import ConfigError
 
 # What a system looks at beside random numbers: patch tokens, motion between all pixels of two
@@ -34,7 +34,7 @@ SYSTEMS = {
 }
 
 
-class MaskingSettings(Section):
+class MaskingSettings(Settings):
     """Settings of every system. A system adds its own in a subclass."""
 
     system: str = Field("tats", description="Short name, or `package.module:Class` of your own")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 # Encoder of ViT and decoder of VideoMAE per size: the decoder is half as wide as the encoder.
 SIZES: dict[str, dict[str, Any]] = {
@@ -25,14 +25,14 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class DecoderSection(Section):
+class DecoderSettings(Settings):
     width: int = Field(384, ge=8)
     depth: int = Field(4, ge=1)
     heads: int = Field(6, ge=1)
     target_fraction: float = Field(1.0, gt=0, le=1)  # share of the masked tokens that is predicted
 
 
-class TargetSection(Section):
+class TargetSettings(Settings):
     """Pixel target of each token: its own pixels, normalised over the token."""
 
     weight: float = Field(1.0, ge=0)  # in the joint loss; 0 leaves the target out
@@ -42,14 +42,14 @@ class TargetSection(Section):
     frames: int | None = Field(None, ge=1)  # frames of the clip that are predicted; empty: all
 
 
-class MotionTargetSection(Section):
+class MotionTargetSettings(Settings):
     """TrackMAE's second decoder: the displacements of 2 x 2 points of each token, 8 numbers."""
 
     weight: float = Field(0.0, ge=0)  # in the joint loss; 0 leaves the decoder out
     normalize: Literal["patch", "none", "clip"] = "patch"  # TrackMAE's code | pixels | clip's scale
 
 
-class FeatureTargetSection(Section):
+class FeatureTargetSettings(Settings):
     """Features of a frozen image encoder instead of pixels, standardised over the clip."""
 
     encoder: str | None = None  # name of a timm model, such as vit_base_patch16_224.dino
@@ -58,7 +58,7 @@ class FeatureTargetSection(Section):
     weight: float = Field(1.0, gt=0)
 
 
-class ModelSection(Section):
+class ModelSettings(Settings):
     """`size` fills whatever of width, depth, heads and decoder is not given."""
 
     size: Literal["tiny", "small", "base", "large"] = "base"
@@ -69,10 +69,10 @@ class ModelSection(Section):
     heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"  # codes | AdaMAE's paper
-    decoder: DecoderSection = DecoderSection()
-    target: TargetSection = TargetSection()
-    motion_target: MotionTargetSection = MotionTargetSection()
-    feature_target: FeatureTargetSection = FeatureTargetSection()
+    decoder: DecoderSettings = DecoderSettings()
+    target: TargetSettings = TargetSettings()
+    motion_target: MotionTargetSettings = MotionTargetSettings()
+    feature_target: FeatureTargetSettings = FeatureTargetSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +87,7 @@ class ModelSection(Section):
         return {**preset, **given, "decoder": decoder}
 
     @model_validator(mode="after")
-    def heads_divide_width(self) -> ModelSection:
+    def heads_divide_width(self) -> ModelSettings:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         if self.decoder.width % self.decoder.heads:
@@ -98,7 +98,7 @@ class ModelSection(Section):
         return self
 
     @model_validator(mode="after")
-    def something_is_predicted(self) -> ModelSection:
+    def something_is_predicted(self) -> ModelSettings:
         if not (self.target.weight or self.motion_target.weight or self.feature_target.encoder):
             raise ValueError(
                 "nothing is predicted: give target.weight, motion_target.weight or "

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 Form = Literal["none", "field", "tracks"]
 # Displacements at every place of every frame. All sources can follow points from frame 0 instead.
 FIELD_SOURCES = frozenset({"vectors", "dense_flow"})
 
 
-class MotionSection(Section):
+class MotionSettings(Settings):
     """Computed where clips are decoded, or read from a cache that jobs/prepare_data.py made.
 
     `auto` is `vectors` where a masking system reads a field, `lucas_kanade` where one reads tracks

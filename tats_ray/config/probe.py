@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.job import TrackedConfig
 from tats_ray.config.load import load_as, read_yaml, validate_as
-from tats_ray.config.runtime import ClusterSection
-from tats_ray.config.section import Section
+from tats_ray.config.runtime import ClusterSettings
+from tats_ray.config.settings import Settings
 from tats_ray.config.tree import Config
 from tats_ray.errors import ConfigError
 
 
-class ProbeSection(Section):
+class ProbeSettings(Settings):
     checkpoint: str  # run directory (its newest checkpoint), or one checkpoint in it
     train: str  # manifest that the classifiers are fitted on
     test: str | None = None  # manifest they are scored on; empty: each fold of `folds` in turn
@@ -43,31 +43,31 @@ class ProbeSection(Section):
         return ["linear", "knn"] if self.method == "both" else [self.method]
 
     @model_validator(mode="after")
-    def something_is_held_out(self) -> ProbeSection:
+    def something_is_held_out(self) -> ProbeSettings:
         if self.test is None and self.folds is None:
             raise ValueError("nothing is held out: give probe.test, or probe.folds for folds")
         return self
 
 
-class ProbeDataSection(Section):
+class ProbeDataSettings(Settings):
     """What may differ from the pre-training run; empty: as the run has it."""
 
     frames: int | None = None
     stride: int | None = None
     size: int | None = None
-    canvas_height: int | None = None
-    canvas_width: int | None = None
+    stored_height: int | None = None
+    stored_width: int | None = None
     decoder: str | None = None
     decode_seconds: float | None = None
     broken_share: float | None = None
     block_clips: int | None = None
 
 
-class ProbeFile(Section):
+class ProbeFile(Settings):
     """What is written in a file or as overrides; checked further where it meets the run's."""
 
-    probe: ProbeSection
-    data: ProbeDataSection = ProbeDataSection()
+    probe: ProbeSettings
+    data: ProbeDataSettings = ProbeDataSettings()
     cluster: dict[str, Any] = Field(default_factory=dict)
     tracking: dict[str, Any] = Field(default_factory=dict)
 
@@ -75,9 +75,9 @@ class ProbeFile(Section):
 class ResolvedProbe(TrackedConfig):
     """Every setting that the evaluation reads, under a run name of its own."""
 
-    probe: ProbeSection
+    probe: ProbeSettings
     data: dict[str, Any]
-    cluster: ClusterSection
+    cluster: ClusterSettings
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ProbeConfig:
         directory: the run's, absolute.
     """
 
-    probe: ProbeSection
+    probe: ProbeSettings
     run: Config
     directory: Path
 
@@ -101,7 +101,7 @@ class ProbeConfig:
             run=self.run.run.model_copy(update={"name": name}),
             tracking=self.run.tracking,
             probe=self.probe,
-            data={name: getattr(self.run.data, name) for name in ProbeDataSection.model_fields},
+            data={name: getattr(self.run.data, name) for name in ProbeDataSettings.model_fields},
             cluster=self.run.cluster,
         )
 
@@ -143,7 +143,7 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
     return ProbeConfig(given.probe, run, directory)
 
 
-def check_pool(probe: ProbeSection, grid: TokenGrid) -> None:
+def check_pool(probe: ProbeSettings, grid: TokenGrid) -> None:
     """Raises: ConfigError: there are more cells than tokens."""
     slices = grid.time - 1 if probe.change else grid.time
     most = [slices, grid.rows, grid.columns]

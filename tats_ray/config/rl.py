@@ -6,22 +6,26 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 
-class RLSection(Section):
+class RLSettings(Settings):
     # Actors and schedule
-    env_runners: int = Field(1, ge=1)
+    rollout_workers: int = Field(1, ge=1)
     learners: int = Field(0, ge=0)  # 0: the PPO learner lives in the driver; n: n remote, with DDP
-    rollout_fraction: float = Field(0.25, gt=0, le=1)  # share of the clips scored by rollout actors
+    rollout_fraction: float = Field(
+        0.25, gt=0, le=1
+    )  # share of the clips scored by rollout workers
     rollout_clips: int = Field(8, ge=1)  # clips per rollout, the unit handed to an actor
     draws_per_clip: int = Field(4, ge=1)
-    staleness: int = Field(1, ge=0)  # round i waits for MAE version i - staleness; 0 is lockstep
+    staleness: int = Field(1, ge=0)  # step i waits for MAE version i - staleness; 0 is lockstep
 
     # Meaning of the gradient; the defaults are those that docs/study.md found best
-    credit: Literal["per_token", "set"] = "set"
-    action_set: Literal["masked", "visible"] = "visible"
-    reward: Literal["error", "beyond_copy"] = "beyond_copy"  # reconstruction error, or the part of
+    credit_level: Literal["token", "set"] = "set"
+    log_prob_over: Literal["masked", "visible"] = "visible"
+    reward: Literal["error", "copy_clipped_error"] = (
+        "copy_clipped_error"  # reconstruction error, or the part of
+    )
     # it that a copy from the same place one time slice before or after does not explain either
     reward_sign: Literal[1, -1] = -1
     set_log_prob: Literal["mean", "plackett_luce"] = "mean"
@@ -33,7 +37,7 @@ class RLSection(Section):
     # PPO
     clip: float = Field(0.2, gt=0)
     epochs: int = Field(1, ge=1)
-    minibatch_clips: int | None = Field(None, ge=1)  # empty: the whole round
+    minibatch_clips: int | None = Field(None, ge=1)  # empty: all rolled-out clips of a step
     value_coefficient: float = Field(0.5, ge=0)
     entropy_coefficient: float = Field(0.01, ge=0)
     log_ratio_limit: float = Field(5.0, gt=0)  # log-ratios are clamped to +- this before exp
@@ -43,21 +47,21 @@ class RLSection(Section):
 
     # Faults
     rollout_seconds: float = Field(120.0, gt=0)  # an actor that takes longer to answer is replaced
-    max_runner_restarts: int = Field(20, ge=0)  # of one actor; and failures within one round
+    max_worker_restarts: int = Field(20, ge=0)  # of one worker; and failures within one step
 
     @model_validator(mode="after")
-    def credit_fits_the_action(self) -> RLSection:
-        if self.credit == "per_token" and self.action_set == "visible":
+    def credit_fits_the_action(self) -> RLSettings:
+        if self.credit_level == "token" and self.log_prob_over == "visible":
             raise ValueError(
                 "action_set 'visible' has no per-token error (visible tokens are not "
-                "reconstructed): set rl.credit=set or rl.action_set=masked"
+                "reconstructed): set rl.credit_level=set or rl.log_prob_over=masked"
             )
         if self.set_log_prob == "plackett_luce" and (
-            self.credit != "set" or self.action_set != "visible"
+            self.credit_level != "set" or self.log_prob_over != "visible"
         ):
             raise ValueError(
                 "set_log_prob 'plackett_luce' is the probability of the drawn visible order: "
-                "set rl.credit=set and rl.action_set=visible"
+                "set rl.credit_level=set and rl.log_prob_over=visible"
             )
         if self.baseline == "group" and self.draws_per_clip < 2:
             raise ValueError(

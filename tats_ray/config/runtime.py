@@ -8,14 +8,14 @@ from typing import Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 _USER = re.compile(r"://[^/\s]*@")  # user:password@ of an address
 _QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # a server may echo them
 
 
-class RunSection(Section):
+class RunSettings(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**31)
     output_dir: str = "runs"
@@ -31,20 +31,20 @@ class RunSection(Section):
         return folder
 
 
-class CheckpointSection(Section):
+class CheckpointSettings(Settings):
     interval: int = Field(500, ge=1)  # steps
-    keep: int = Field(2, ge=1)  # newest checkpoints kept on disc
+    keep: int = Field(2, ge=1)  # newest checkpoints kept on disk
 
 
-class ClusterSection(Section):
+class ClusterSettings(Settings):
     """Shares are of one CPU or GPU; an empty GPU share is an even part of what the cluster has."""
 
     mode: Literal["local", "address", "serial"] = "local"
     address: str | None = None  # for mode address; 'auto' finds the running cluster
     cpus: int | None = Field(None, ge=1)  # local: CPUs that Ray may count; empty: as many as needed
     object_store_mb: int = Field(1024, ge=100)  # local only
-    env_runner_cpus: float = Field(0.5, gt=0)
-    env_runner_gpus: float | None = Field(None, ge=0)
+    rollout_worker_cpus: float = Field(0.5, gt=0)
+    rollout_worker_gpus: float | None = Field(None, ge=0)
     learner_cpus: float = Field(0.5, gt=0)
     learner_gpus: float | None = Field(None, ge=0)
     train_worker_cpus: float = Field(0.5, gt=0)
@@ -54,13 +54,13 @@ class ClusterSection(Section):
     wait_seconds: float = Field(300.0, gt=0)  # time limit of every wait between components
 
     @model_validator(mode="after")
-    def address_goes_with_its_mode(self) -> ClusterSection:
+    def address_goes_with_its_mode(self) -> ClusterSettings:
         if (self.mode == "address") != (self.address is not None):
             raise ValueError("cluster.address is given with cluster.mode=address, and only then")
         return self
 
 
-class TrackingSection(Section):
+class TrackingSettings(Settings):
     mlflow: bool = True  # false: console, metrics.jsonl and pictures only
     uri: str | None = None  # empty: SQLite file <run.output_dir>/mlflow.db
     experiment: str = "tats_ray"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,7 +20,7 @@ class Schedule(NamedTuple):
     steps: int  # in all
 
 
-class TrainSection(Section):
+class TrainSettings(Settings):
     steps: int = Field(100_000, ge=1)  # optimiser steps of the MAE in all
     workers: int = Field(1, ge=1)  # data-parallel (DDP) workers
     batch_size: int = Field(256, ge=1)  # clips per step over all workers
@@ -41,7 +41,7 @@ class TrainSection(Section):
     max_failures: int = Field(3, ge=0)  # restarts: of Train workers, PPO learners, the hub
 
     @model_validator(mode="after")
-    def rates_are_ordered(self) -> TrainSection:
+    def rates_are_ordered(self) -> TrainSettings:
         if self.min_lr > self.base_lr:
             raise ValueError(f"min_lr {self.min_lr} is above base_lr {self.base_lr}")
         return self

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from tats_ray.config.data import DataSection
+from tats_ray.config.data import DataSettings
 from tats_ray.config.job import JobConfig
 from tats_ray.config.masking import (
     MaskingSettings,
@@ -17,13 +17,13 @@ from tats_ray.config.masking import (
     system_class,
 )
 from tats_ray.config.motion import FIELD_SOURCES, Form
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 
 
 class Config(JobConfig):
-    data: DataSection = DataSection()
+    data: DataSettings = DataSettings()
     masking: SerializeAsAny[MaskingSettings] = Field(default_factory=default_settings)
-    rl: RLSection = RLSection()
+    rl: RLSettings = RLSettings()
 
     @field_validator("masking", mode="before")
     @classmethod
@@ -94,8 +94,8 @@ class Config(JobConfig):
         return self.masking.warmup_steps if isinstance(self.masking, RolloutSettings) else 0
 
     @property
-    def rollout_actors(self) -> int:
-        return self.rl.env_runners if self.learns_by_rollouts else 0
+    def rollout_workers(self) -> int:
+        return self.rl.rollout_workers if self.learns_by_rollouts else 0
 
     @property
     def remote_learners(self) -> int:
@@ -103,7 +103,7 @@ class Config(JobConfig):
 
     @property
     def rollout_clips(self) -> int:
-        """Clips per step that go through rollout actors (0 for fixed maskers)."""
+        """Clips per step that go through rollout workers (0 for fixed maskers)."""
         if not self.learns_by_rollouts:
             return 0
         return max(1, round(self.train.batch_size * self.rl.rollout_fraction))
@@ -174,12 +174,12 @@ class Config(JobConfig):
         learners, part = max(1, self.rl.learners), self.rl.minibatch_clips
         if self.rollout_clips % learners:
             raise ValueError(
-                f"rl.learners {learners} does not divide the {self.rollout_clips} clips of a round"
+                f"rl.learners {learners} does not divide the {self.rollout_clips} clips that a step rolls out"
             )
         if part is not None and (part % learners or self.rollout_clips % part):
             raise ValueError(
                 f"rl.minibatch_clips {part} must be a multiple of rl.learners {learners} and "
-                f"divide the {self.rollout_clips} clips of a round"
+                f"divide the {self.rollout_clips} clips that a step rolls out"
             )
         return self
 

@@ -92,7 +92,7 @@ class Bench:
     def wants_state(self, step: int) -> bool:
         return False
 
-    def take(self, completed: Completed, *, last_step: int | None = None) -> None:
+    def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
         self.losses += [report.metrics["loss"] for report in completed.reports]
 
 
@@ -147,8 +147,8 @@ def _prior_seconds(config: Config, clips: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "clip.mp4")
         frames = (data.frames - 1) * data.stride + 1
-        section = data.synthetic.model_copy(update={"frames": frames, "size": data.canvas_height})
-        write_h264(Path(path), render(random_scene(section, "linear", 0)).frames, section.fps)
+        settings = data.synthetic.model_copy(update={"frames": frames, "size": data.stored_height})
+        write_h264(Path(path), render(random_scene(settings, "linear", 0)).frames, settings.fps)
         (shown,) = decode_clips(clip_request(data, None, path, [0.0])).frames
         places = np.arange(data.frames) * data.stride
         find = partial(clip_motion, request, path, shown, places)
@@ -157,13 +157,13 @@ def _prior_seconds(config: Config, clips: int) -> float:
 
 def _random_clips(config: Config) -> Clips:
     data, count = config.data, config.train.batch_size
-    shape = (count, data.frames, data.canvas_height, data.canvas_width, 3)
+    shape = (count, data.frames, data.stored_height, data.stored_width, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     motion = None
     if config.motion_form != "none":
         shape = (count, config.grid.time, config.motion_grid, config.motion_grid, 2)
         motion = np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
-    aspects = np.full(count, data.canvas_width / data.canvas_height)
+    aspects = np.full(count, data.stored_width / data.stored_height)
     return Clips(frames, aspects, np.arange(count), 0, motion)
 
 

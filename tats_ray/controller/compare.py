@@ -17,8 +17,8 @@ from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import ComponentFailedError
 from tats_ray.evaluation.comparison import Comparison, TrialResult
 from tats_ray.storage import writing
-from tats_ray.tracking.comparison_report import say_comparison, write_comparison
-from tats_ray.tracking.console import say
+from tats_ray.tracking.comparison_report import log_comparison, write_comparison
+from tats_ray.tracking.console import log
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.tracker import TrackedRun, UntrackedRun
 
@@ -30,7 +30,7 @@ def compare(config: CompareConfig) -> Comparison:
 
     Raises:
         ComponentFailedError: trials failed; all others are done and in the report.
-        StorageError: the disc is full or read-only, which ends it at once.
+        StorageError: the disk is full or read-only, which ends it at once.
         TatsRayError: a fault for the user, in one line.
     """
     directory = config.output_dir / config.run.name
@@ -53,12 +53,12 @@ def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Com
     found = {plan.trial.name: read_result(plan) for plan in plans}
     comparison = Comparison([result for result in found.values() if result is not None])
     left = [plan for plan in plans if found[plan.trial.name] is None]
-    say(f"{directory}: {len(plans)} trials, {len(left)} of them to run")
+    log(f"{directory}: {len(plans)} trials, {len(left)} of them to run")
     failures = _run(config, directory, comparison, left)
     comparison.sort(config.compare.arms)
     for file in write_comparison(directory, config.compare, comparison):
         tracked.log_file(file, "comparison")
-    say_comparison(str(directory), config.compare, comparison)
+    log_comparison(str(directory), config.compare, comparison)
     if failures:
         raise ComponentFailedError(
             f"{len(failures)} of {len(plans)} trials failed, the first is {failures[0].name}: "
@@ -76,7 +76,7 @@ def _run(
     for outcome in _outcomes(config, left):
         if isinstance(outcome, TrialFailure):
             failures.append(outcome)
-            say(f"{outcome.name} failed: {outcome.reason}")
+            log(f"{outcome.name} failed: {outcome.reason}")
             continue
         comparison.results.append(outcome)
         _say_result(outcome, config.compare.metric, len(comparison.results), count)
@@ -175,9 +175,9 @@ def _outcomes(
 
 
 def _say_result(result: TrialResult, metric: str, done: int, count: int) -> None:
-    shown = [f"{metric} {result.figures[metric]:.3f}"]
-    if "moving" in result.figures:
-        shown.append(f"moving {result.figures['moving']:.2f}")
-        shown.append(f"static {result.figures['static']:.2f}")
+    shown = [f"{metric} {result.metrics[metric]:.3f}"]
+    if "moving" in result.metrics:
+        shown.append(f"moving {result.metrics['moving']:.2f}")
+        shown.append(f"static {result.metrics['static']:.2f}")
     name = Trial(result.arm, result.ratio, result.seed).name
-    say(f"{done}/{count}  {name}  loss {result.figures['loss']:.4f}  {'  '.join(shown)}")
+    log(f"{done}/{count}  {name}  loss {result.metrics['loss']:.4f}  {'  '.join(shown)}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.controller.mlflow_link import note_synchronised, synchronise
+from tats_ray.controller.mlflow_link import record_synchronised, synchronise
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labels import class_index
 from tats_ray.data.manifest import read_manifest
@@ -28,14 +28,14 @@ from tats_ray.tracking.tracker import TrackedRun
 from tats_ray.training.checkpoint import newest_checkpoint
 from tats_ray.training.finetune_state import read_classifier
 
-_DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the figures
+_DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the metrics
 
 
 def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, Any]:
     """Evaluates the newest checkpoint of a run and leaves the result in its `evaluation/`.
 
     Returns:
-        The figures in short.
+        The metrics in short.
 
     Raises:
         CheckpointError: the run has no complete checkpoint.
@@ -52,9 +52,9 @@ def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, 
             accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
     name, directory = Path(manifest).stem, RunDirectory(config)
     write_accuracy(run / "evaluation", name, accuracy)
-    note_synchronised(directory, False)
+    record_synchronised(directory, False)
     synchronise_evaluation(config, directory, name, state.step)
-    return accuracy.figures()
+    return accuracy.metrics()
 
 
 def synchronise_evaluation(
@@ -69,8 +69,8 @@ def synchronise_evaluation(
 
     def hand_over(run: TrackedRun) -> None:
         content = json.loads((folder / f"{name}.json").read_text())
-        figures = {key: value for key, value in content.items() if key not in _DETAILS}
-        run.log_result(step, figures)
+        metrics = {key: value for key, value in content.items() if key not in _DETAILS}
+        run.log_result(step, metrics)
         for suffix in ("json", "png"):
             run.log_file(folder / f"{name}.{suffix}", "evaluation")
 
@@ -108,7 +108,7 @@ def evaluate_classifier(
 
 
 def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
-    """Writes `<name>.json` (figures, shares per class, missing videos, confusion) and a picture.
+    """Writes `<name>.json` (metrics, shares per class, missing videos, confusion) and a picture.
 
     Returns:
         The files.
@@ -117,7 +117,7 @@ def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
         StorageError: the folder cannot be written to.
     """
     file, picture = folder / f"{name}.json", folder / f"{name}.png"
-    content = accuracy.figures() | {
+    content = accuracy.metrics() | {
         "classes": accuracy.per_class,
         "missing": [{"path": path, "reason": reason} for path, reason in accuracy.missing],
         "confusion": accuracy.confusion.tolist(),

@@ -32,11 +32,11 @@ class Task:
         build_model: makes the model alone, freshly initialised.
         build_trainer: makes the model, its optimiser and its step in any process.
         read_state: the state in a checkpoint folder.
-        rollouts: settings of the policy that rollouts train beside the model; None where there is
+        rollouts: config of the policy that rollouts train beside the model; None where there is
             none.
     """
 
-    settings: JobConfig
+    config: JobConfig
     plan: BlockPlan
     build_model: Callable[[], nn.Module]
     build_trainer: BuildTrainer

@@ -22,7 +22,7 @@ from tats_ray.data.labels import ClipLabels, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
-from tats_ray.tracking.console import say, say_summary
+from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.classifier_trainer import ClassifierTrainer
 from tats_ray.training.finetune_state import build_classifier, read_classifier
@@ -62,7 +62,7 @@ def finetune(
     try:
         summary = directory.summary()
         if summary and ("top1" in summary or data.test is None):
-            say(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
+            log(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
             if data.test is None:
                 synchronise(config, directory)
             else:
@@ -77,7 +77,7 @@ def finetune(
             summary |= evaluate_run(config, directory.path, data.test)
             summary["mlflow_run_id"] = directory.identity().get("mlflow_run_id")
             directory.write_summary(summary)
-        say_summary(str(directory.path), summary)
+        log_summary(str(directory.path), summary)
         return summary
     except TooManyBrokenVideosError as error:
         directory.write_quarantine(directory.quarantine() | error.reasons)
@@ -114,7 +114,7 @@ def manifests(config: FinetuneConfig) -> tuple[str, str | None]:
 def finetuning_task(config: FinetuneConfig, data: LabelledData) -> Task:
     """Fine-tuning on labelled videos; it has no rollouts."""
     return Task(
-        settings=config,
+        config=config,
         plan=build_labelled_plan(config, data.table),
         build_model=partial(build_classifier, config, len(data.classes)),
         build_trainer=partial(ClassifierTrainer, config, data.classes, data.labels),

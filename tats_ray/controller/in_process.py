@@ -66,17 +66,17 @@ class InProcessExecutor:
             self.policy.load(state.policy)
 
     def next_batch(self, step: int) -> ClipBatch:
-        size = self._task.settings.train.batch_size
+        size = self._task.config.train.batch_size
         batch = self._stream.next_batch(step * size, size)
         self._clips = read_local(batch)
         return batch
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
-        settings = self._task.rollouts
-        if self.policy is None or settings is None or step < settings.sampler_warmup_steps:
+        config = self._task.rollouts
+        if self.policy is None or config is None or step < config.sampler_warmup_steps:
             return None
         started = time.monotonic()
-        rollout = self.policy.roll_out(self._clips.rows(0, settings.rollout_clips), step)
+        rollout = self.policy.roll_out(self._clips.rows(0, config.rollout_clips), step)
         self._metrics = rollout.error_metrics() | {"rollout/seconds": time.monotonic() - started}
         return rollout
 
@@ -122,7 +122,7 @@ class InProcessExecutor:
 @contextmanager
 def in_process(task: Task, start: StartingPoint) -> Iterator[InProcessExecutor]:
     """An executor in this process over the task's own clips; its decoder ends with the block."""
-    torch.set_num_threads(task.settings.cluster.threads)
+    torch.set_num_threads(task.config.cluster.threads)
     quarantine = Quarantine(start.quarantined)
     stream = SerialClipStream(task.plan, start.progress.cursor, quarantine)
     try:

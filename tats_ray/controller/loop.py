@@ -21,7 +21,7 @@ class Records(Protocol):
         """Whether the state after `step` finished steps is of use."""
         ...
 
-    def take(self, completed: Completed, *, last_step: int | None = None) -> None:
+    def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
         """Takes what is done; `last_step` is given with what `executor.finish` returns."""
         ...
 
@@ -48,6 +48,6 @@ def run_iterations(
         rollouts = executor.roll_out(step, batch)  # None for fixed maskers and in warm-up
         executor.update_policy(step, batch, rollouts)
         executor.train(step, batch, rollouts, snapshot=records.wants_state(step + 1))
-        records.take(executor.completed())  # on Ray, steps may complete later
+        records.collect(executor.completed())  # on Ray, steps may complete later
         done = step + 1
     return done

@@ -14,7 +14,7 @@ def open_mlflow(config: JobConfig, directory: RunDirectory) -> TrackedRun:
     """Begins or continues the MLflow run; it catches up from what lies in the directory."""
     if not config.tracking.mlflow:
         return UntrackedRun()
-    note_synchronised(directory, False)
+    record_synchronised(directory, False)
     run = MLflowRun(
         config,
         directory.identity().get("key"),
@@ -26,7 +26,7 @@ def open_mlflow(config: JobConfig, directory: RunDirectory) -> TrackedRun:
     return run
 
 
-def note_synchronised(directory: RunDirectory, complete: bool) -> None:
+def record_synchronised(directory: RunDirectory, complete: bool) -> None:
     """Records whether MLflow has everything, for the same command again."""
     directory.update_identity(mlflow_synchronised=complete)
 
@@ -41,6 +41,6 @@ def synchronise(
         return
     run = open_mlflow(config, directory)
     also(run)
-    note_synchronised(directory, run.finish("FINISHED"))
+    record_synchronised(directory, run.finish("FINISHED"))
     if summary := directory.summary():
         directory.write_summary(summary | {"mlflow_run_id": run.run_id})

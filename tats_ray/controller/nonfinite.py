@@ -9,7 +9,7 @@ from tats_ray.data.sampling import ClipOrder
 from tats_ray.data.stage import BlockPlan
 from tats_ray.errors import NonFiniteError
 from tats_ray.models.nonfinite import Fault
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 
 _NAMED = 4  # paths on the line; the file has all
 
@@ -23,17 +23,17 @@ class NonFiniteSteps:
 
     def skipped(self, fault: Fault) -> None:
         """Tells of a step that was left out."""
-        say(f"{fault.what}; left out{self._note(fault.what, fault.clips)}")
+        log(f"{fault.what}; left out{self._record(fault.what, fault.clips)}")
 
     def named(self, error: NonFiniteError) -> NonFiniteError:
         """The error with the videos in its message; as it is where they are not known."""
-        return NonFiniteError(f"{error}{self._note(str(error), error.clips)}", error.clips)
+        return NonFiniteError(f"{error}{self._record(str(error), error.clips)}", error.clips)
 
-    def _note(self, what: str, clips: tuple[int, ...]) -> str:
+    def _record(self, what: str, clips: tuple[int, ...]) -> str:
         if not clips:
             return ""
         paths = clip_paths(self._plan, clips)
-        self._directory.note_nonfinite(what, paths)
+        self._directory.record_nonfinite(what, paths)
         more = len(paths) - _NAMED
         rest = f" and {more} more in {self._directory.nonfinite}" if more > 0 else ""
         return f"; clips of: {', '.join(paths[:_NAMED])}{rest}"

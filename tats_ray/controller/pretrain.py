@@ -20,7 +20,7 @@ from tats_ray.data.stage import build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import CheckpointError, TooManyBrokenVideosError
 from tats_ray.models.mae import build_mae
-from tats_ray.tracking.console import say, say_summary
+from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState, read_state
 from tats_ray.training.mae_trainer import MAETrainer
 
@@ -42,12 +42,12 @@ def pretrain(
     try:
         done = directory.summary()
         if done:
-            say(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
+            log(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
             synchronise(config, directory)
             return done
         inspection = HeldOutInspection(config, directory, held_out_manifest)
         summary = run_task(task, directory, stop or StopRequest(), inspection)
-        say_summary(str(directory.path), summary)
+        log_summary(str(directory.path), summary)
         return summary
     except TooManyBrokenVideosError as error:
         directory.write_quarantine(directory.quarantine() | error.reasons)
@@ -59,7 +59,7 @@ def pretrain(
 def pretraining_task(config: Config, manifest: pa.Table) -> Task:
     """Pre-training on the videos of a manifest."""
     return Task(
-        settings=config,
+        config=config,
         plan=build_plan(config, manifest),
         build_model=partial(build_mae, config.model, config.grid, config.run.seed),
         build_trainer=partial(MAETrainer, config),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from tats_ray.config import dump_config
-from tats_ray.config.probe import ProbeConfig, ProbeSection
+from tats_ray.config.probe import ProbeConfig, ProbeSettings
 from tats_ray.controller.run_directory import read_json
 from tats_ray.data.labels import class_index, classes_of
 from tats_ray.data.manifest import read_manifest
@@ -37,9 +37,9 @@ from tats_ray.evaluation.splits import (
 from tats_ray.models.precision import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 from tats_ray.tracking.mlflow_run import MLflowRun
-from tats_ray.tracking.probe_report import save_confusion, say_probe
+from tats_ray.tracking.probe_report import log_probe, save_confusion
 from tats_ray.training.checkpoint import newest_checkpoint, read_progress, read_tensors
 
 _TASKS_PER_GPU = 8  # each holds a model and a CUDA context of its own
@@ -96,26 +96,26 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     return report
 
 
-def read_probe_data(section: ProbeSection) -> ProbeData:
+def read_probe_data(settings: ProbeSettings) -> ProbeData:
     """Manifests, labels and splits.
 
     Raises:
         ManifestError: a file cannot be read, or a label or a fold is missing.
         LeakError: a video or a group would be trained on and tested on.
     """
-    names = [section.train] if section.test is None else [section.train, section.test]
+    names = [settings.train] if settings.test is None else [settings.train, settings.test]
     manifests = [(name, read_manifest(name)) for name in names]
     classes = classes_of(*manifests[0])
     labels = [class_index(name, table, classes) for name, table in manifests]
     paths = [table["path"].to_pylist() for _, table in manifests]
     groups, splits = paths, []
-    if section.folds is not None:
-        file = Path(section.folds)
+    if settings.folds is not None:
+        file = Path(settings.folds)
         folds = read_folds(file)
         places = [places_of(part, folds, file) for part in paths]
         groups = [[place.group for place in part] for part in places]
-        splits = fold_splits(places[0]) if section.test is None else []
-    if section.test is not None:
+        splits = fold_splits(places[0]) if settings.test is None else []
+    if settings.test is not None:
         splits = [held_out_split(paths[0], paths[1], groups[0], groups[1])]
     everyone = [group for part in groups for group in part]
     return ProbeData(manifests, classes, np.concatenate(labels), everyone, splits)
@@ -123,29 +123,29 @@ def read_probe_data(section: ProbeSection) -> ProbeData:
 
 def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table) -> VideoFeatures:
     """A manifest's features, from the run's cache where they are."""
-    run, section = config.run, config.probe
+    run, settings = config.run, config.probe
     plan = ExtractionPlan(
         data=run.data,
         model=run.model,
         grid=run.grid,
         weights=weights,
-        views=section.views,
-        layer=section.layer,
-        pool=section.pool,
-        change=section.change,
+        views=settings.views,
+        layer=settings.layer,
+        pool=settings.pool,
+        change=settings.change,
         manifest=manifest,
     )
     folder, key = _feature_folder(config.directory), feature_key(plan)
     found = read_features(folder, key, manifest.num_rows)
     if found is None:
-        say(f"{name}: extracting features of {manifest.num_rows} videos")
+        log(f"{name}: extracting features of {manifest.num_rows} videos")
         found = gather(plan, _extract(config, plan))
         write_features(folder, key, found)
     else:
-        say(f"{name}: features of {manifest.num_rows} videos are there from an earlier call")
+        log(f"{name}: features of {manifest.num_rows} videos are there from an earlier call")
     if found.missing:
         path, reason = next(iter(found.missing.items()))
-        say(f"{name}: {len(found.missing)} videos are missing; the first: {path}: {reason}")
+        log(f"{name}: {len(found.missing)} videos are missing; the first: {path}: {reason}")
     return found
 
 
@@ -186,7 +186,7 @@ def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeature
 
 
 def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
-    """Writes `<run>/probes/<name>`, shows the figures and logs them."""
+    """Writes `<run>/probes/<name>`, shows the metrics and logs them."""
     folder = config.directory / "probes" / config.probe.name
     title = f"{config.run.run.name} after step {report['step']}"
     with writing(folder):
@@ -197,8 +197,8 @@ def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
         (folder / "probe.json").write_text(json.dumps(report, indent=2))
         for method, result in report["results"].items():
             save_confusion(result, f"{title}, {method}", folder / f"confusion_{method}.png")
-    say(f"{title}: {folder}")
-    say_probe(report["results"])
+    log(f"{title}: {folder}")
+    log_probe(report["results"])
     if config.run.tracking.mlflow:
         _track(config, report, folder)
 
@@ -208,13 +208,13 @@ def _track(config: ProbeConfig, report: dict[str, Any], folder: Path) -> None:
     resolved = config.resolved
     parent = read_json(config.directory / "run.json").get("mlflow_run_id")
     tracked = MLflowRun(resolved.below(parent), None)
-    figures = {
+    metrics = {
         f"{method}_{name}": value
         for method, result in report["results"].items()
         for name, value in result.items()
         if isinstance(value, float)
     }
-    tracked.log_result(report["step"], figures)
+    tracked.log_result(report["step"], metrics)
     for file in sorted(folder.iterdir()):
         tracked.log_file(file, "probe")
     tracked.finish("FINISHED")

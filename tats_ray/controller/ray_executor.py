@@ -21,7 +21,7 @@ from tats_ray.data.clips import ClipBatch
 from tats_ray.models.nonfinite import Fault
 from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.pretraining_model import build_policy
 from tats_ray.training.trainer import StepReport
@@ -38,28 +38,28 @@ class RayExecutor:
         self.stream = stream
         self.algorithm = algorithm
         self._task = task
-        self._ahead = max(ITEMS_AHEAD, task.settings.train.publish_interval)
+        self._ahead = max(ITEMS_AHEAD, task.config.train.publish_interval)
         self._mae: VersionedWeights | None = None  # that scored the newest rollouts
         self._metrics: dict[int, dict[str, float]] = {}  # by the number of finished steps
         self._skipped: dict[int, list[Fault]] = {}
         self._wanted: dict[int, PolicyState | None] = {}  # policies of the states asked for
 
     def next_batch(self, step: int) -> ClipBatch:
-        size = self._task.settings.train.batch_size
+        size = self._task.config.train.batch_size
         return self.stream.next_batch(step * size, size)
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
-        settings = self._task.rollouts
-        if self.algorithm is None or settings is None or step < settings.sampler_warmup_steps:
+        config = self._task.rollouts
+        if self.algorithm is None or config is None or step < config.sampler_warmup_steps:
             self.workers.weights(max(0, step - self._ahead))
             return None
         started = time.monotonic()
-        self._mae = self.workers.weights(max(0, step - settings.rl.staleness))
+        self._mae = self.workers.weights(max(0, step - config.rl.staleness))
         waited = time.monotonic() - started
-        clips = batch.rows(0, settings.rollout_clips)
+        clips = batch.rows(0, config.rollout_clips)
         collected = self.algorithm.roll_out(step, clips, self._mae)
         for failure in collected.failures:
-            say(f"step {step + 1}: {failure}; its clips went to others")
+            log(f"step {step + 1}: {failure}; its clips went to others")
         self._metrics[step + 1] = collected.metrics | {"rollout/wait_seconds": waited}
         return collected.rollout
 
@@ -125,7 +125,7 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
     """
     rollouts, state = task.rollouts, start.state
     plan = TrainRunPlan(
-        settings=task.settings,
+        config=task.config,
         build_trainer=task.build_trainer,
         build_sampler=None if rollouts is None else partial(build_policy, rollouts),
         state=None if state is None else state.trainer,
@@ -147,7 +147,7 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
                     start.progress.cursor,
                     workers.hub,
                     decode_cpus=resources.decode_cpus,
-                    wait_seconds=task.settings.cluster.wait_seconds,
+                    wait_seconds=task.config.cluster.wait_seconds,
                 )
             )
             workers.weights(start.progress.step)

@@ -13,7 +13,7 @@ from tats_ray.controller.nonfinite import NonFiniteSteps
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.data.stage import check_share
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
 from tats_ray.training.trainer import StepReport
@@ -73,7 +73,7 @@ class RunRecords:
     ) -> None:
         """Args: quarantined: broken videos so far, path -> reason."""
         self.first_step = progress.step
-        self._settings: JobConfig = task.settings
+        self._config: JobConfig = task.config
         self._directory = directory
         self._tracker = tracker
         self._inspection = inspection
@@ -99,13 +99,13 @@ class RunRecords:
             self._known_broken = len(reasons)
             self._directory.write_quarantine(reasons)
             path, reason = next(reversed(reasons.items()))
-            say(f"{len(reasons)} broken videos so far; the last: {path}: {reason}")
-        check_share(reasons, self._videos, self._settings.data.broken_share)
+            log(f"{len(reasons)} broken videos so far; the last: {path}: {reason}")
+        check_share(reasons, self._videos, self._config.data.broken_share)
 
     def wants_state(self, step: int) -> bool:
         return self._is_last(step) or self._checkpoint_is_due(step) or self._inspection.is_due(step)
 
-    def take(self, completed: Completed, *, last_step: int | None = None) -> None:
+    def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
         """Records steps and stores states; a state that comes without a report is the last one of a
         run that was asked to stop."""
         states = {state.step: state for state in completed.states}
@@ -121,7 +121,7 @@ class RunRecords:
 
     def summary(self, steps: int) -> dict[str, Any]:
         """The run's result after `steps` steps; at its end the content of summary.json."""
-        batch_size = self._settings.train.batch_size
+        batch_size = self._config.train.batch_size
         clips = (steps - self.first_step) * batch_size
         seconds = self._reported_at - self._begun_at
         return {
@@ -161,18 +161,18 @@ class RunRecords:
             return
         progress = Progress(
             step=step,
-            clips=step * self._settings.train.batch_size,
+            clips=step * self._config.train.batch_size,
             cursor=self._cursors[step],
             policy_version=state.policy_version,
             interval=self._tracker.interval.begun,
         )
-        folder, keep = self._directory.checkpoints, self._settings.checkpoint.keep
+        folder, keep = self._directory.checkpoints, self._config.checkpoint.keep
         write_checkpoint(folder, state, progress, keep)
         self._stored = step
         self._cursors = {done: cursor for done, cursor in self._cursors.items() if done >= step}
 
     def _is_last(self, step: int) -> bool:
-        return step == self._settings.train.steps
+        return step == self._config.train.steps
 
     def _checkpoint_is_due(self, step: int) -> bool:
-        return step % self._settings.checkpoint.interval == 0
+        return step % self._config.checkpoint.interval == 0

@@ -9,7 +9,7 @@ from typing import Any
 from tats_ray.controller.executor import Executor, ExecutorLostError, StartingPoint, Task
 from tats_ray.controller.in_process import in_process
 from tats_ray.controller.loop import run_iterations
-from tats_ray.controller.mlflow_link import note_synchronised, open_mlflow
+from tats_ray.controller.mlflow_link import open_mlflow, record_synchronised
 from tats_ray.controller.nonfinite import NonFiniteSteps
 from tats_ray.controller.records import Inspection, RunRecords
 from tats_ray.controller.run_directory import RunDirectory
@@ -21,7 +21,7 @@ from tats_ray.errors import (
     StorageError,
     TatsRayError,
 )
-from tats_ray.tracking.console import say
+from tats_ray.tracking.console import log
 from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
@@ -40,7 +40,7 @@ def run_task(
         ComponentFailedError: executors were lost more than `train.max_failures` times.
     """
     stop.install()
-    restarts, limit = 0, task.settings.train.max_failures
+    restarts, limit = 0, task.config.train.max_failures
     while True:
         try:
             return _run_part(task, directory, stop, inspection)
@@ -50,7 +50,7 @@ def run_task(
                     f"the hub died after train.max_failures={limit} restarts: {error}"
                 ) from None
             restarts += 1
-            say(f"the hub died; continuing from a checkpoint, restart {restarts} of {limit}")
+            log(f"the hub died; continuing from a checkpoint, restart {restarts} of {limit}")
 
 
 def open_executor(task: Task, start: StartingPoint) -> AbstractContextManager[Executor]:
@@ -59,14 +59,14 @@ def open_executor(task: Task, start: StartingPoint) -> AbstractContextManager[Ex
     Raises:
         ResourceError: there is no cluster, or it is too small for what the run needs at once.
     """
-    settings = task.settings
-    if settings.cluster.mode == "serial":
+    config = task.config
+    if config.cluster.mode == "serial":
         return in_process(task, start)
     from tats_ray.actors.cluster import cluster_resources, connect, preflight, warn_of_small_store
 
-    connect(settings)
-    warn_of_small_store(settings, task.build_model)
-    resources = preflight(settings, *cluster_resources())
+    connect(config)
+    warn_of_small_store(config, task.build_model)
+    resources = preflight(config, *cluster_resources())
     from tats_ray.controller.ray_executor import on_ray
 
     return on_ray(task, start, resources)
@@ -98,7 +98,7 @@ def _run_part(
                 )
                 steps = _iterate(task, executor, records, stop, directory)
                 status = "KILLED"
-                complete = steps == task.settings.train.steps
+                complete = steps == task.config.train.steps
                 if complete:
                     tracker.close_interval()
                 summary = records.summary(steps)
@@ -109,7 +109,7 @@ def _run_part(
             status = "KILLED"
             raise
         finally:
-            note_synchronised(directory, tracker.close(status))
+            record_synchronised(directory, tracker.close(status))
     # Known at the latest here, if ever.
     summary["mlflow_run_id"] = tracker.mlflow.run_id
     if status == "FINISHED":
@@ -129,13 +129,13 @@ def _iterate(
     def next_batch(step: int) -> ClipBatch | None:
         batch = stop.unless_asked(lambda: executor.next_batch(step))  # clips may be long in coming
         if batch is None:
-            say(f"asked to stop: finishing step {step} and writing a checkpoint")
+            log(f"asked to stop: finishing step {step} and writing a checkpoint")
         return batch
 
-    steps = range(records.first_step, task.settings.train.steps)
+    steps = range(records.first_step, task.config.train.steps)
     try:
         done = run_iterations(executor, records, steps, next_batch)
-        records.take(executor.finish(done), last_step=done)
+        records.collect(executor.finish(done), last_step=done)
         return done
     except TatsRayError as error:
         _take_rest(executor, records, error)
@@ -147,10 +147,10 @@ def _iterate(
 def _take_rest(executor: Executor, records: RunRecords, fault: TatsRayError) -> None:
     """Steps that were done before the fault keep their records and checkpoints."""
     try:
-        records.take(executor.completed())
+        records.collect(executor.completed())
     except StorageError as error:
         if not isinstance(fault, StorageError):
-            say(f"what was done before the fault could not be stored: {error}")
+            log(f"what was done before the fault could not be stored: {error}")
     except TatsRayError:
         pass  # the fault itself, told again
 
@@ -161,12 +161,12 @@ def _starting_point(task: Task, directory: RunDirectory) -> StartingPoint:
     progress, state = Progress(0, 0, Cursor(), 0), None
     if found:
         progress = read_progress(found[-1])
-        say(f"continuing {directory.path} after step {progress.step}")
+        log(f"continuing {directory.path} after step {progress.step}")
         state = task.read_state(found[-1])
     return StartingPoint(progress, state, directory.quarantine(), directory.ray_train)
 
 
 def _open_tracker(task: Task, directory: RunDirectory, progress: Progress) -> Tracker:
     metrics = MetricsFile(directory.metrics, progress.step)
-    mlflow = open_mlflow(task.settings, directory)
-    return Tracker(task.settings, metrics, mlflow, progress.interval)
+    mlflow = open_mlflow(task.config, directory)
+    return Tracker(task.config, metrics, mlflow, progress.interval)

@@ -15,13 +15,14 @@ from tats_ray.config.job import JobConfig
 from tats_ray.config.load import flatten, read_yaml, validate_as
 from tats_ray.errors import RunDirectoryError
 from tats_ray.storage import replacing, writing
-from tats_ray.training.checkpoint import tidy
+from tats_ray.training.checkpoint import clean_up
 
 # What may differ between the parts of one run: it changes where and how the run executes, but
 # neither what is computed nor in which order.
 _FREE = (
-    "cluster.", "tracking.", "checkpoint.", "rl.env_runners", "rl.learners", "rl.rollout_seconds",
-    "rl.max_runner_restarts", "train.workers", "train.max_failures", "train.snapshot_interval",
+    "cluster.", "tracking.", "checkpoint.", "rl.rollout_workers", "rl.learners",
+    "rl.rollout_seconds", "rl.max_worker_restarts", "train.workers", "train.max_failures",
+    "train.snapshot_interval",
     "train.publish_interval", "run.output_dir", "data.prefetch_blocks", "data.decode_seconds",
     "data.broken_share",
 )  # fmt: skip
@@ -61,7 +62,7 @@ class RunDirectory:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        self._tidy()
+        self._clean_up()
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
         if self.config_file.exists():
             self._check_same(digest)
@@ -98,19 +99,19 @@ class RunDirectory:
     def write_quarantine(self, reasons: dict[str, str]) -> None:
         write_text(self._quarantine, json.dumps(reasons, indent=2))
 
-    def note_nonfinite(self, what: str, paths: list[str]) -> None:
+    def record_nonfinite(self, what: str, paths: list[str]) -> None:
         """Appends a step that was not finite, with the videos of its clips."""
         with writing(self.nonfinite), self.nonfinite.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, "videos": paths}) + "\n")
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         """Clears away what a killed process of this run was writing."""
         for name in (self.config_file.name, self.metrics.name, *_DOCUMENTS):
             stem, suffix = name.split(".")
             for left in self.path.glob(f".{stem}.*.{suffix}"):
                 with writing(left):
                     left.unlink()
-        tidy(self.checkpoints)
+        clean_up(self.checkpoints)
 
     def _take_lock(self) -> None:
         with writing(self.path / ".lock"):

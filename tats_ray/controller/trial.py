@@ -62,13 +62,13 @@ def run_trial(plan: TrialPlan) -> TrialResult | TrialFailure:
     """Runs a trial, or what is left of it; its output goes to `trial.log` in its run directory.
 
     Raises:
-        StorageError: the disc is full or read-only, for all further trials as well.
+        StorageError: the disk is full or read-only, for all further trials as well.
     """
     with writing(plan.directory):
         plan.directory.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with (
-        converting(plan.directory / "trial.log"),  # every line printed may find the disc full
+        converting(plan.directory / "trial.log"),  # every line printed may find the disk full
         (plan.directory / "trial.log").open("a", encoding="utf-8", buffering=1) as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
@@ -102,17 +102,17 @@ def _run(plan: TrialPlan) -> TrialResult:
     summary = pretrain(config.pretrain_config(trial, plan.folder, plan.steps), must_resume=False)
     if summary["steps"] < plan.steps:  # SIGTERM or Ctrl-C; its checkpoint is written
         raise KeyboardInterrupt
-    figures = {"loss": summary["loss_last"], **_enrichment(summary)}
+    metrics = {"loss": summary["loss_last"], **_enrichment(summary)}
     if config.probe is not None:
         tree = config.probe_tree(str(plan.directory), plan.train, plan.test)
         results = probe(probe_config(validate_as(ProbeFile, tree)))["results"]
-        figures |= {method: result["top1"] for method, result in results.items()}
+        metrics |= {method: result["top1"] for method, result in results.items()}
     if config.finetune is not None:
         tuned = config.finetune_config(trial, plan.folder)
         scores = finetune(tuned.below(summary["mlflow_run_id"]), must_resume=False)
         if scores["steps"] < tuned.train.steps:
             raise KeyboardInterrupt
-        figures["finetune"] = scores["top1"]
+        metrics["finetune"] = scores["top1"]
     records = read_records(plan.directory / "metrics.jsonl")
     seconds = [record["time/step_seconds"] for record in records]
     return TrialResult(
@@ -122,7 +122,7 @@ def _run(plan: TrialPlan) -> TrialResult:
         steps=plan.steps,
         gflops=plan.gflops,
         seconds=sum(seconds) / len(seconds),
-        figures=figures,
+        metrics=metrics,
         curve=_curve(records),
     )
 

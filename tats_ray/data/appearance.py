@@ -27,15 +27,15 @@ class LabelledPlan(BlockPlan):
     rand_augment: str | None = None
 
     def decode_video(
-        self, path: str, positions: np.ndarray, decoder: DecoderProcess
+        self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
         """One decoded clip as `data.repeats` clips; the arguments are those of `BlockPlan`'s."""
-        start = float(temporal_starts(self.seed, positions)[0])
+        start = float(temporal_starts(self.seed, stream_indices)[0])
         request = clip_request(self.data, None, path, [start], self.sampling)
         frames = decoder.decode(request, self.data.decode_seconds).frames
         if self.rand_augment is None:
-            return DecodedClips(np.repeat(frames, len(positions), axis=0), None)
-        seeds = [torch_seed(self.seed, Stream.RAND_AUGMENT, int(place)) for place in positions]
+            return DecodedClips(np.repeat(frames, len(stream_indices), axis=0), None)
+        seeds = [torch_seed(self.seed, Stream.RAND_AUGMENT, int(place)) for place in stream_indices]
         clips = [rand_augment(frames[0], self.rand_augment, seed, self.data.size) for seed in seeds]
         return DecodedClips(np.stack(clips), None)
 

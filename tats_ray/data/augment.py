@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tats_ray.config.data import AugmentSection
+from tats_ray.config.data import AugmentSettings
 from tats_ray.data.randomness import Stream, uniform_rows
 
 # TSN's multi-scale crop: side lengths relative to the short side, and the grid of its 13 offsets.
@@ -26,12 +26,12 @@ MULTI_OFFSETS = np.array(
 
 
 def crop_boxes(
-    section: AugmentSection, aspects: np.ndarray, *, seed: int, first: int
+    settings: AugmentSettings, aspects: np.ndarray, *, seed: int, first: int
 ) -> np.ndarray:
     """One box and flip per clip.
 
     Args:
-        section: crop rule.
+        settings: crop rule.
         aspects: float [B], width / height of each video.
         seed: run seed.
         first: run-wide index of the first clip.
@@ -41,18 +41,18 @@ def crop_boxes(
     """
     noise = uniform_rows(seed, Stream.AUGMENT, first, len(aspects), 5)
     short = np.minimum(aspects, 1.0)  # in units of the video's height
-    if section.crop == "full":
+    if settings.crop == "full":
         width, height = aspects, np.ones_like(aspects)
-    elif section.crop == "center":
+    elif settings.crop == "center":
         width = height = short
-    elif section.crop == "multi_scale":
+    elif settings.crop == "multi_scale":
         width, height = _multi_scale_sides(noise[:, 0], short)
     else:
-        width, height = _random_resized_sides(section, noise[:, :2], aspects)
-    place = _offsets(section, noise[:, 2:4])
+        width, height = _random_resized_sides(settings, noise[:, :2], aspects)
+    place = _offsets(settings, noise[:, 2:4])
     left = place[:, 0] * (aspects - width) / aspects
     top = place[:, 1] * (1.0 - height)
-    flip = noise[:, 4] < section.flip
+    flip = noise[:, 4] < settings.flip
     return np.stack([left, top, left + width / aspects, top + height, flip], 1).astype(np.float32)
 
 
@@ -66,20 +66,20 @@ def _multi_scale_sides(noise: np.ndarray, short: np.ndarray) -> tuple[np.ndarray
 
 
 def _random_resized_sides(
-    section: AugmentSection, noise: np.ndarray, aspects: np.ndarray
+    settings: AugmentSettings, noise: np.ndarray, aspects: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Area uniform, aspect log-uniform; sides are clamped to the frame instead of redrawn."""
-    low, high = section.area
+    low, high = settings.area
     area = (low + noise[:, 0] * (high - low)) * aspects
-    log_low, log_high = np.log(section.aspect)
+    log_low, log_high = np.log(settings.aspect)
     ratio = np.exp(log_low + noise[:, 1] * (log_high - log_low))
     return np.minimum(np.sqrt(area * ratio), aspects), np.minimum(np.sqrt(area / ratio), 1.0)
 
 
-def _offsets(section: AugmentSection, noise: np.ndarray) -> np.ndarray:
-    if section.crop == "random_resized":
+def _offsets(settings: AugmentSettings, noise: np.ndarray) -> np.ndarray:
+    if settings.crop == "random_resized":
         return noise
-    if section.crop == "multi_scale":
+    if settings.crop == "multi_scale":
         return MULTI_OFFSETS[(noise[:, 0] * len(MULTI_OFFSETS)).astype(int)]
     return np.full_like(noise, 0.5)
 

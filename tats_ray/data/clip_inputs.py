@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config.data import AugmentSection
+from tats_ray.config.data import AugmentSettings
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.data.augment import augment_clips, crop_boxes, crop_motion
 from tats_ray.data.clips import Clips
@@ -32,7 +32,7 @@ class ClipInputs:
     """
 
     seed: int
-    augment: AugmentSection
+    augment: AugmentSettings
     size: int
     grid: TokenGrid
     visible: int

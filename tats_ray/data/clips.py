@@ -16,7 +16,7 @@ class Clips:
     Attributes:
         frames: uint8 [B, T, H, W, 3] on the canvas, possibly a read-only view of shared memory.
         aspects: float64 [B], width / height of each video.
-        positions: int64 [B], places in the endless shuffled stream of clips.
+        stream_indices: int64 [B], places in the endless shuffled stream of clips.
         first: run-wide index of the first clip; clip i of the run is `first + i`.
         motion: float32 [B, T', G, G, 2], displacement per time slice at a grid of points over the
             whole frame, in frame widths and heights; None where nothing reads it.
@@ -24,7 +24,7 @@ class Clips:
 
     frames: np.ndarray
     aspects: np.ndarray
-    positions: np.ndarray
+    stream_indices: np.ndarray
     first: int
     motion: np.ndarray | None = None
 
@@ -36,7 +36,7 @@ class Clips:
         return Clips(
             self.frames[start:stop],
             self.aspects[start:stop],
-            self.positions[start:stop],
+            self.stream_indices[start:stop],
             self.first + start,
             None if self.motion is None else self.motion[start:stop],
         )
@@ -50,7 +50,7 @@ def concatenate(parts: list[Clips]) -> Clips:
     return Clips(
         np.concatenate([part.frames for part in parts]),
         np.concatenate([part.aspects for part in parts]),
-        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.stream_indices for part in parts]),
         parts[0].first,
         np.concatenate(motion) if motion else None,
     )

@@ -55,6 +55,6 @@ class ClipLabels:
         self._rows = rows
         self._order = ClipOrder(len(rows), seed, repeats)
 
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Ascending positions int64 [B] -> class numbers int64 [B]."""
-        return self._rows[self._order.rows_at(positions)]
+    def at(self, stream_indices: np.ndarray) -> np.ndarray:
+        """Ascending stream_indices int64 [B] -> class numbers int64 [B]."""
+        return self._rows[self._order.rows_at(stream_indices)]

@@ -21,10 +21,10 @@ SCHEMA = pa.schema(
         pa.field("fps", pa.float64(), nullable=False),
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),
-        pa.field("truth", pa.string()),  # synthetic sets: masks of moving and static objects
+        pa.field("ground_truth", pa.string()),  # synthetic sets: masks of moving and static objects
     ]
 )
-OPTIONAL_COLUMNS = frozenset({"label", "truth"})
+OPTIONAL_COLUMNS = frozenset({"label", "ground_truth"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ManifestRow:
         frames: number of frames that the container promises.
         fps: frames per second.
         width, height: pixels as shown (after the container's rotation).
-        truth: file of truth masks, or None.
+        ground_truth: file of truth masks, or None.
     """
 
     path: str
@@ -46,14 +46,14 @@ class ManifestRow:
     fps: float
     width: int
     height: int
-    truth: str | None = None
+    ground_truth: str | None = None
 
 
 def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:
     """Writes a manifest aside and renames it, so that readers never see half a file.
 
     Raises:
-        StorageError: disc full or read-only; an older manifest is intact.
+        StorageError: disk full or read-only; an older manifest is intact.
     """
     columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA)

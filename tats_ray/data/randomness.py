@@ -1,6 +1,6 @@
 """Counter-based random rows: clip i of a stream gets the same numbers whoever asks for them.
 
-Rollout actors, Train workers, serial mode and a restarted process all draw the same crop and the
+Rollout workers, Train workers, serial mode and a restarted process all draw the same crop and the
 same mask noise for the same clip, however the batch is split among them and without any state to
 checkpoint.
 """

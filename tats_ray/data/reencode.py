@@ -89,7 +89,7 @@ def reencode(process: IsolatedProcess, conversion: Conversion, seconds: float) -
 
     Raises:
         VideoDecodeError: it cannot be decoded to its end, or not within the time limit.
-        StorageError: the disc is full or read-only.
+        StorageError: the disk is full or read-only.
     """
     with replacing(conversion.target) as aside:
         arguments = [str(aside), str(conversion.target), conversion.short_side]

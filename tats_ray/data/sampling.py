@@ -87,12 +87,12 @@ class ClipOrder:
         self.repeats = repeats
 
     def rows(self, first: int, count: int) -> np.ndarray:
-        """Manifest rows at positions `first` .. `first + count - 1`, int64 [count]."""
+        """Manifest rows at stream_indices `first` .. `first + count - 1`, int64 [count]."""
         return self.rows_at(np.arange(first, first + count))
 
-    def rows_at(self, positions: np.ndarray) -> np.ndarray:
-        """Manifest rows at ascending positions, int64 [B] -> int64 [B]."""
-        places = positions // self.repeats
+    def rows_at(self, stream_indices: np.ndarray) -> np.ndarray:
+        """Manifest rows at ascending stream_indices, int64 [B] -> int64 [B]."""
+        places = stream_indices // self.repeats
         parts = [
             epoch_order(self.videos, self.seed, epoch)[
                 places[places // self.videos == epoch] % self.videos
@@ -110,11 +110,11 @@ def epoch_order(videos: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def temporal_starts(seed: int, positions: np.ndarray) -> np.ndarray:
+def temporal_starts(seed: int, stream_indices: np.ndarray) -> np.ndarray:
     """Uniform start of each clip, float64 [B], tied to its place in the stream.
 
     Args:
-        positions: int64 [B], consecutive.
+        stream_indices: int64 [B], consecutive.
     """
-    first = int(positions[0])
-    return uniform_rows(seed, Stream.TEMPORAL, first, len(positions), 1)[:, 0]
+    first = int(stream_indices[0])
+    return uniform_rows(seed, Stream.TEMPORAL, first, len(stream_indices), 1)[:, 0]

@@ -1,4 +1,4 @@
-"""The decode stage: a block of stream positions in, decoded clips and failures out."""
+"""The decode stage: a block of stream stream_indices in, decoded clips and failures out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tats_ray.config import Config
-from tats_ray.config.data import ClipSection
+from tats_ray.config.data import ClipSettings
 from tats_ray.data.clips import Clips
 from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
@@ -67,22 +67,22 @@ def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
 class BlockPlan:
     """What a block of the stream consists of, computed where it is decoded.
 
-    Block b covers the positions b * block_clips .. (b + 1) * block_clips - 1.
+    Block b covers the stream_indices b * block_clips .. (b + 1) * block_clips - 1.
     """
 
-    data: ClipSection
+    data: ClipSettings
     motion: MotionRequest | None
     seed: int
     manifest: pa.Table
 
-    def positions(self, block: int) -> np.ndarray:
+    def stream_indices(self, block: int) -> np.ndarray:
         size = self.data.block_clips
         return np.arange(block * size, (block + 1) * size, dtype=np.int64)
 
-    def videos(self, positions: np.ndarray) -> pa.Table:
-        """One row per video, in stream order; each stands for `data.repeats` positions."""
+    def videos(self, stream_indices: np.ndarray) -> pa.Table:
+        """One row per video, in stream order; each stands for `data.repeats` stream_indices."""
         order = ClipOrder(self.manifest.num_rows, self.seed, self.data.repeats)
-        rows = order.rows(int(positions[0]), len(positions))
+        rows = order.rows(int(stream_indices[0]), len(stream_indices))
         return self.manifest.take(rows[:: self.data.repeats])
 
     def check_broken(self, reasons: Mapping[str, str]) -> None:
@@ -95,17 +95,17 @@ class BlockPlan:
         check_share(reasons, videos, self.data.broken_share)
 
     def decode_video(
-        self, path: str, positions: np.ndarray, decoder: DecoderProcess
+        self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
         """The clips of one video.
 
         Args:
-            positions: int64 [repeats], consecutive.
+            stream_indices: int64 [repeats], consecutive.
 
         Raises:
             VideoDecodeError: it cannot be decoded.
         """
-        starts = temporal_starts(self.seed, positions).tolist()
+        starts = temporal_starts(self.seed, stream_indices).tolist()
         request = clip_request(self.data, self.motion, path, starts)
         return decoder.decode(request, self.data.decode_seconds)
 
@@ -129,7 +129,7 @@ def motion_request(config: Config) -> MotionRequest | None:
 
 
 def clip_request(
-    data: ClipSection,
+    data: ClipSettings,
     motion: MotionRequest | None,
     path: str,
     starts: list[float],
@@ -141,8 +141,8 @@ def clip_request(
         frames=data.frames,
         stride=data.stride,
         starts=starts,
-        height=data.canvas_height,
-        width=data.canvas_width,
+        height=data.stored_height,
+        width=data.stored_width,
         decoder=data.decoder,
         motion=motion,
         sampling=sampling,
@@ -157,9 +157,9 @@ def decode_block(
     Returns:
         The block's good clips in stream order, perhaps none; `first` is not known here and 0.
     """
-    positions = plan.positions(block)
-    videos = plan.videos(positions)
-    by_video = positions.reshape(videos.num_rows, -1)
+    stream_indices = plan.stream_indices(block)
+    videos = plan.videos(stream_indices)
+    by_video = stream_indices.reshape(videos.num_rows, -1)
     known = book.known()
     decoded, kept, failures = [], [], []
     for row, path in enumerate(videos["path"].to_pylist()):
@@ -177,7 +177,7 @@ def decode_block(
     return Clips(
         frames=frames,
         aspects=np.repeat(width / height, plan.data.repeats),
-        positions=by_video[kept].reshape(-1),
+        stream_indices=by_video[kept].reshape(-1),
         first=0,
         motion=motion,
     )
@@ -186,7 +186,7 @@ def decode_block(
 def _stack(plan: BlockPlan, decoded: list[DecodedClips]) -> DecodedClips:
     """Clips of all videos in one array; of the right shape also where there are none."""
     data, request = plan.data, plan.motion
-    canvas = (0, data.frames, data.canvas_height, data.canvas_width, 3)
+    canvas = (0, data.frames, data.stored_height, data.stored_width, 3)
     frames = [np.empty(canvas, dtype=np.uint8), *(clips.frames for clips in decoded)]
     if request is None:
         return DecodedClips(np.concatenate(frames), None)

@@ -33,7 +33,7 @@ class Accuracy:
         """Mean over the classes that have videos."""
         return float(np.mean([share for share in self.per_class.values() if share is not None]))
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """The numbers in short."""
         return {
             "top1": self.top1,

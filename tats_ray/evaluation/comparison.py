@@ -21,7 +21,7 @@ class TrialResult:
         steps: of pre-training.
         gflops: operations per pre-training step / 1e9, without decoding.
         seconds: per pre-training step, as it ran.
-        figures: accuracies (`linear`, `knn`, `finetune`), last loss, enrichment.
+        metrics: accuracies (`linear`, `knn`, `finetune`), last loss, enrichment.
         curve: enrichment over time: {"step", "moving", "static"} each.
     """
 
@@ -31,7 +31,7 @@ class TrialResult:
     steps: int
     gflops: float
     seconds: float
-    figures: dict[str, float]
+    metrics: dict[str, float]
     curve: list[dict[str, float]]
 
 
@@ -106,15 +106,15 @@ class Comparison:
     def by_seed(self, ratio: float, arm: str, figure: str) -> dict[int, float]:
         """Seed -> figure, of the trials of a cell that have it."""
         return {
-            result.seed: result.figures[figure]
+            result.seed: result.metrics[figure]
             for result in self.of(ratio, arm)
-            if figure in result.figures
+            if figure in result.metrics
         }
 
     def summary(self, ratio: float, arm: str) -> dict[str, Spread]:
         """Every figure of a cell, and what its trials cost."""
         trials = self.of(ratio, arm)
-        names = dict.fromkeys(name for trial in trials for name in trial.figures)
+        names = dict.fromkeys(name for trial in trials for name in trial.metrics)
         spreads = {name: spread(list(self.by_seed(ratio, arm, name).values())) for name in names}
         costs = {
             "steps": [float(trial.steps) for trial in trials],

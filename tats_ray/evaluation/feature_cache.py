@@ -21,7 +21,7 @@ from tats_ray.storage import replacing
 
 _FORMAT = 2  # raise it when the same plan gives other features
 _ENCODER = ("patch_embedding.", "encoder.")
-_GEOMETRY = {"frames", "stride", "size", "canvas_height", "canvas_width", "decoder"}
+_GEOMETRY = {"frames", "stride", "size", "stored_height", "stored_width", "decoder"}
 _BEHIND_THE_ENCODER = {"decoder", "target", "motion_target", "feature_target"}
 
 

@@ -21,8 +21,8 @@ from rich.progress import track
 from torch import Tensor
 
 from tats_ray.config import TokenGrid
-from tats_ray.config.data import AugmentSection, DataSection
-from tats_ray.config.model import ModelSection
+from tats_ray.config.data import AugmentSettings, DataSettings
+from tats_ray.config.model import ModelSettings
 from tats_ray.data.augment import augment_clips, crop_boxes
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import check_share, clip_request
@@ -31,7 +31,7 @@ from tats_ray.evaluation.multi_view import temporal_views
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import State, load_model_state
 
-_PLAIN = AugmentSection(crop="center")  # nothing random: the middle square
+_PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ExtractionPlan:
         manifest: one row per video.
     """
 
-    data: DataSection
-    model: ModelSection
+    data: DataSettings
+    model: ModelSettings
     grid: TokenGrid
     weights: State
     views: int

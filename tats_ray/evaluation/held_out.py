@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
-from tats_ray.config.data import AugmentSection
+from tats_ray.config.data import AugmentSettings
 from tats_ray.data.augment import augment_clips, crop_boxes, crop_motion, crop_resize
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.sampling import frame_indices
 from tats_ray.data.stage import clip_request, motion_request
-from tats_ray.data.synthetic.generate import load_truth
+from tats_ray.data.synthetic.generate import load_ground_truth
 from tats_ray.errors import VideoDecodeError
 from tats_ray.evaluation.enrichment import token_cover
 
 MIDDLE = 0.5  # start of the window: the middle of the video
-_PLAIN = AugmentSection(crop="center")  # nothing random: the middle square
+_PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def decode_middles(
     frames = torch.from_numpy(np.concatenate([clips.frames for clips in decoded]))
     motion = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
     covers = None
-    if all(row["truth"] is not None for row in kept):
+    if all(row["ground_truth"] is not None for row in kept):
         covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
     return HeldOut(
         pixels=augment_clips(frames, boxes, config.data.size),
@@ -106,7 +106,7 @@ def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> tuple[Tensor
     """Token covers [1, N] of moving and static objects at the decoded frames."""
     indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
     covers = []
-    for mask in load_truth(row["truth"]):
+    for mask in load_ground_truth(row["ground_truth"]):
         maps = torch.from_numpy(mask[indices]).float()[None]
         shown = crop_resize(maps, box[None], config.data.size)
         covers.append(token_cover(shown, config.model.tubelet, config.model.patch))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
-from tats_ray.config.model import TargetSection
+from tats_ray.config.model import TargetSettings
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.enrichment import Enrichment, enrichment
 from tats_ray.evaluation.held_out import HeldOut
@@ -86,20 +86,20 @@ class Inspector:
 
     def _reconstruct(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, T, S, S] and the error of each token [B, N]."""
-        grid, section = self.config.grid, self.config.model
+        grid, settings = self.config.grid, self.config.model
         targets = target_index(visible, grid.tokens, grid.tokens - visible.shape[1], None)
         result = self.mae(patches, visible.sort(dim=1).values, targets)
         chosen = self.mae.predicted_pixels(patches, targets)
-        drawn = _in_pixel_scale(result.prediction, chosen, section.target)
+        drawn = _in_pixel_scale(result.prediction, chosen, settings.target)
         # Frames that are not predicted show the one before.
-        by_frame = drawn.unflatten(2, (-1, section.patch**2))
-        drawn = by_frame.repeat_interleave(section.tubelet // by_frame.shape[2], dim=2).flatten(
+        by_frame = drawn.unflatten(2, (-1, settings.patch**2))
+        drawn = by_frame.repeat_interleave(settings.tubelet // by_frame.shape[2], dim=2).flatten(
             2, 3
         )
         filled = scatter_tokens(drawn, targets, grid.tokens) + scatter_tokens(
             gather_tokens(patches, visible), visible, grid.tokens
         )
-        pixels = unpatchify(filled, grid, section.tubelet, section.patch).clamp(0, 1)
+        pixels = unpatchify(filled, grid, settings.tubelet, settings.patch).clamp(0, 1)
         return pixels, scatter_tokens(result.error, targets, grid.tokens)
 
     def enrichment(self, clips: HeldOut) -> Enrichment | None:
@@ -126,7 +126,7 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
     assert isinstance(trainer, MAEState), "states of pre-training are inspected"
     weights = {
         name.removeprefix(prefix): value
-        for name, value in trainer.heads.items()
+        for name, value in trainer.auxiliary.items()
         if name.startswith(prefix)
     }
     load_model_state(joint, weights)
@@ -149,7 +149,7 @@ def _noise(config: Config, first: int, rows: int) -> Tensor:
     return torch.from_numpy(gumbel_rows(seed, Stream.MASK, _HELD_OUT + first, rows, tokens))
 
 
-def _in_pixel_scale(prediction: Tensor, patches: Tensor, section: TargetSection) -> Tensor:
+def _in_pixel_scale(prediction: Tensor, patches: Tensor, settings: TargetSettings) -> Tensor:
     """Undoes the target's normalisation with the true patch statistics, as is customary."""
-    mean, scale = target_scale(patches, section)
+    mean, scale = target_scale(patches, settings)
     return prediction.view_as(patches) * scale + mean

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tats_ray.config.data import ClipSection
+from tats_ray.config.data import ClipSettings
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.augment import augment_clips
 from tats_ray.data.decode import Sampling
@@ -55,7 +55,7 @@ class VideoScore:
 class ViewPlan:
     """Which clips are decoded of a test video."""
 
-    data: ClipSection
+    data: ClipSettings
     sampling: Sampling
     clips: int
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tats_ray.config.probe import ProbeSection
+from tats_ray.config.probe import ProbeSettings
 from tats_ray.errors import ManifestError
 from tats_ray.evaluation.accuracy import class_shares, confusion, top_share
 from tats_ray.evaluation.logistic import EXACT, LogisticProblem, choose_l2, standardizer
@@ -71,12 +71,12 @@ class _Part:
 
 
 def evaluate(
-    section: ProbeSection, videos: LabelledVideos, splits: Sequence[Split], device: torch.device
+    settings: ProbeSettings, videos: LabelledVideos, splits: Sequence[Split], device: torch.device
 ) -> dict[str, Any]:
     """Fits and scores the classifiers that are asked for.
 
     Returns:
-        Method -> figures, as `summarize` gives them.
+        Method -> metrics, as `summarize` gives them.
 
     Raises:
         ManifestError: a split has nothing to train on or to test on.
@@ -85,10 +85,10 @@ def evaluate(
     classify = {"linear": _linear, "knn": _neighbours}
     return {
         method: summarize(
-            [classify[method](section, part, len(videos.classes)) for part in parts],
+            [classify[method](settings, part, len(videos.classes)) for part in parts],
             videos.classes,
         )
-        for method in section.methods
+        for method in settings.methods
     }
 
 
@@ -101,9 +101,9 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
     }
     if len(classes) > TOP:
         shares[f"top{TOP}"] = [top_share(result.scores, result.labels, TOP) for result in results]
-    figures: dict[str, Any] = {name: float(np.mean(values)) for name, values in shares.items()}
+    metrics: dict[str, Any] = {name: float(np.mean(values)) for name, values in shares.items()}
     if len(results) > 1:
-        figures |= {
+        metrics |= {
             f"{name}_deviation": float(np.std(values, ddof=1)) for name, values in shares.items()
         }
     splits = [
@@ -117,7 +117,7 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
         for place, result in enumerate(results)
     ]
     by_class = dict(zip(classes, class_shares(np.asarray(counts)), strict=True))
-    return figures | {
+    return metrics | {
         "splits": splits,
         "classes": by_class,
         "confusion": np.asarray(counts).tolist(),
@@ -170,22 +170,22 @@ def _part(videos: LabelledVideos, split: Split, device: torch.device) -> _Part:
     )
 
 
-def _linear(section: ProbeSection, part: _Part, classes: int) -> SplitResult:
-    l2 = choose_l2(part.known, part.known_labels, part.known_groups, section.l2, section.seed)
+def _linear(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
+    l2 = choose_l2(part.known, part.known_labels, part.known_groups, settings.l2, settings.seed)
     scale = standardizer(part.known)
     model = LogisticProblem(scale(part.known), part.known_labels).solve(l2, EXACT)
     scores = model.scores(scale(part.asked), classes)
     return _result(part, scores, {"l2": l2, "gradient": model.gradient})
 
 
-def _neighbours(section: ProbeSection, part: _Part, classes: int) -> SplitResult:
+def _neighbours(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
     votes = neighbour_votes(
         part.known,
         part.known_labels,
         part.asked,
         classes,
-        section.neighbours,
-        section.temperature,
+        settings.neighbours,
+        settings.temperature,
     )
     return _result(part, votes, {})
 

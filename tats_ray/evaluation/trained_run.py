@@ -67,7 +67,7 @@ class TrainedRun:
         decoder = DecoderProcess()
         try:
             info = decoder.probe(path, data.decode_seconds)
-            row = {"path": path, "truth": None, **asdict(info)}
+            row = {"path": path, "ground_truth": None, **asdict(info)}
             clip = decode_middles(self.settings, [row], decoder)
         finally:
             decoder.close()

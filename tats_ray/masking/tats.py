@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from tats_ray.config.geometry import TokenGrid, visible_per_clip
 from tats_ray.config.masking import Reads, RolloutSettings, TrainedBy
-from tats_ray.config.section import Section
+from tats_ray.config.settings import Settings
 
 if TYPE_CHECKING:
     from tats_ray.models.sampler import TrajectorySampler
 
 
-class SamplerSettings(Section):
+class SamplerSettings(Settings):
     """Actor and critic of TATS: trajectory attention -> linear."""
 
     width: int = Field(384, ge=8, description="Width of the sampler's tokens")

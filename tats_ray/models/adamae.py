@@ -1,4 +1,4 @@
-"""AdaMAE's sampler and sampling loss (Bandara et al. 2023, section 3.3; details as its code)."""
+"""AdaMAE's sampler and sampling loss (Bandara et al. 2023, settings 3.3; details as its code)."""
 
 from __future__ import annotations
 

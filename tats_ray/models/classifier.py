@@ -9,7 +9,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import ModelSection
+from tats_ray.config.model import ModelSettings
 from tats_ray.models.mae import PatchEmbedding, encoder_blocks
 from tats_ray.models.tokens import patchify, position_table
 
@@ -23,7 +23,7 @@ class VideoClassifier(nn.Module):
 
     def __init__(
         self,
-        model: ModelSection,
+        model: ModelSettings,
         grid: TokenGrid,
         classes: int,
         *,

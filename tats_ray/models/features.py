@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import FeatureTargetSection
+from tats_ray.config.model import FeatureTargetSettings
 from tats_ray.errors import FeatureEncoderError
 from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD
 
@@ -29,7 +29,7 @@ class FeatureEncoder:
     """
 
     def __init__(
-        self, section: FeatureTargetSection, grid: TokenGrid, size: int, device: torch.device
+        self, settings: FeatureTargetSettings, grid: TokenGrid, size: int, device: torch.device
     ) -> None:
         """Args: size: side of the model input, pixels.
 
@@ -37,10 +37,10 @@ class FeatureEncoder:
             FeatureEncoderError: there is no such encoder, or its weights cannot be had.
         """
         self.grid = grid
-        self.model = _load(section, size).eval().requires_grad_(False).to(device)
+        self.model = _load(settings, size).eval().requires_grad_(False).to(device)
         self.width: int = self.model.num_features
         config: dict[str, Any] = self.model.pretrained_cfg
-        own = section.statistics == "encoder"
+        own = settings.statistics == "encoder"
         mean, std = (config["mean"], config["std"]) if own else (IMAGE_MEAN, IMAGE_STD)
         self.mean = torch.tensor(mean, device=device).view(3, 1, 1)
         self.std = torch.tensor(std, device=device).view(3, 1, 1)
@@ -61,22 +61,22 @@ class FeatureEncoder:
         return (features - mean) / (std + 1e-6)
 
 
-def _load(section: FeatureTargetSection, size: int) -> VisionTransformer:
-    assert section.encoder is not None, "an encoder is configured"
-    if section.encoder.split(".")[0] not in timm.list_models(module="vision_transformer"):
+def _load(settings: FeatureTargetSettings, size: int) -> VisionTransformer:
+    assert settings.encoder is not None, "an encoder is configured"
+    if settings.encoder.split(".")[0] not in timm.list_models(module="vision_transformer"):
         raise FeatureEncoderError(
-            f"{_FIELD}.encoder: timm has no vision transformer '{section.encoder}'"
+            f"{_FIELD}.encoder: timm has no vision transformer '{settings.encoder}'"
         )
-    file = section.weights
+    file = settings.weights
     try:
         # The hub answers failures with errors of many types; all mean the same to the user.
         model = timm.create_model(
-            section.encoder, pretrained=file is None, num_classes=0, img_size=size
+            settings.encoder, pretrained=file is None, num_classes=0, img_size=size
         )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FeatureEncoderError(
-            f"{_FIELD}.encoder: weights of '{section.encoder}' cannot be had ({reason}); give a "
+            f"{_FIELD}.encoder: weights of '{settings.encoder}' cannot be had ({reason}); give a "
             f"safetensors file as {_FIELD}.weights or let this machine reach the hub once"
         ) from None
     assert isinstance(model, VisionTransformer), "listed under this class's module"

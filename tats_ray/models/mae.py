@@ -10,7 +10,7 @@ from timm.models.beit import Block  # biases for queries and values only, as Vid
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import ModelSection
+from tats_ray.config.model import ModelSettings
 from tats_ray.models.initialization import initialize, new_mask_token, seeded
 from tats_ray.models.tokens import (
     gather_tokens,
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, model: ModelSection, grid: TokenGrid) -> None:
+    def __init__(self, model: ModelSettings, grid: TokenGrid) -> None:
         super().__init__()
         self.blocks = encoder_blocks(model)
         self.norm = _Norm(model.width)
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        model: ModelSection,
+        model: ModelSettings,
         grid: TokenGrid,
         values: int,
         mask_token: nn.Parameter | None = None,
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """VideoMAE's model (1-D sinusoid positions, no class token) with masks given as indices."""
 
-    def __init__(self, model: ModelSection, grid: TokenGrid) -> None:
+    def __init__(self, model: ModelSettings, grid: TokenGrid) -> None:
         """Args: grid: of the clips, as `TokenGrid(8, 14, 14)` at 16 x 224 x 224."""
         super().__init__()
         self.settings = model
@@ -175,12 +175,12 @@ def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None)
     return masked.gather(1, chosen).sort(dim=1).values
 
 
-def build_mae(model: ModelSection, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
+def build_mae(model: ModelSettings, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
     """A freshly initialised autoencoder, as `seeded`."""
     return seeded(seed, lambda: MaskedAutoencoder(model, grid))
 
 
-def encoder_blocks(model: ModelSection, drop_path: float = 0.0) -> nn.Sequential:
+def encoder_blocks(model: ModelSettings, drop_path: float = 0.0) -> nn.Sequential:
     """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
     rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
     blocks = nn.Sequential(

@@ -49,7 +49,7 @@ class Fault:
     """A step that was not finite.
 
     Attributes:
-        what: step, ranks and figures, for people.
+        what: step, ranks and metrics, for people.
         clips: places in the stream of the clips that these ranks stepped on.
     """
 
@@ -66,24 +66,24 @@ def spread(loss: Tensor) -> Tensor:
 
 
 class OwnGradients:
-    """Notes whether this rank's gradients were finite before they are averaged over the ranks."""
+    """Records whether this rank's gradients were finite before they are averaged over the ranks."""
 
     def __init__(self, model: DistributedDataParallel, device: torch.device) -> None:
         self._bad = torch.zeros((), device=device)
         # DDP refuses a hook whose annotations are strings, as they all are here.
         model.register_comm_hook(
             self,
-            lambda own, bucket: _note_and_average(own, bucket),  # noqa: PLW0108
+            lambda own, bucket: _record_and_average(own, bucket),  # noqa: PLW0108
         )
 
-    def note(self, gradients: Tensor) -> None:
+    def record(self, gradients: Tensor) -> None:
         """Takes a part of the gradients of the step."""
         # The largest magnitude: unlike a sum it does not overflow.
         largest = torch.linalg.vector_norm(gradients, math.inf)
         self._bad = torch.maximum(self._bad, nonfinite(largest))
 
     def take(self) -> Tensor:
-        """1.0 on the device where a part noted since the last call was not finite, else 0.0."""
+        """1.0 on the device where a part recorded since the last call was not finite, else 0.0."""
         bad, self._bad = self._bad, torch.zeros_like(self._bad)
         return bad
 
@@ -109,7 +109,7 @@ def locate(ranks: Ranks, own: Tensor, clips: np.ndarray) -> tuple[list[int], tup
     return at_fault, tuple(int(place) for rank in at_fault for place in rows[rank][1:])
 
 
-def _note_and_average(own: OwnGradients, bucket: Any) -> torch.futures.Future[Tensor]:
+def _record_and_average(own: OwnGradients, bucket: Any) -> torch.futures.Future[Tensor]:
     """DDP's communication hook: what DDP does without one, behind a look at the bucket."""
-    own.note(bucket.buffer())
+    own.record(bucket.buffer())
     return allreduce_hook(None, bucket)  # type: ignore[arg-type]

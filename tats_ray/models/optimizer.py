@@ -54,13 +54,13 @@ class GuardedOptimizer:
     `skip_limit` such steps the next one ends it: from there on no step changes anything.
 
     The guard is a count on the device that turns optimiser steps into no-ops, so nothing
-    synchronises per step. Whoever reads the figures reads the norms with them, counts `skipped`,
+    synchronises per step. Whoever reads the metrics reads the norms with them, counts `skipped`,
     and stops the run with the parameters as they were.
 
     Attributes:
         own_fault: scalar on the device, 1.0 where this rank's own gradient of the last step was not
             finite, before the ranks' were averaged.
-        skipped: steps that were left out, as far as figures have been read.
+        skipped: steps that were left out, as far as metrics have been read.
     """
 
     def __init__(

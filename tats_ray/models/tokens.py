@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import TargetSection
+from tats_ray.config.model import TargetSettings
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as VideoMAE and AdaMAE
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -106,7 +106,7 @@ def masked_index(visible: Tensor, tokens: int) -> Tensor:
     return order[:, : tokens - visible.shape[1]]
 
 
-def reconstruction_target(patches: Tensor, target: TargetSection) -> Tensor:
+def reconstruction_target(patches: Tensor, target: TargetSettings) -> Tensor:
     """Pixel values that the decoder predicts: (pixels - mean) / scale, as `target_scale`.
 
     Args:
@@ -120,7 +120,7 @@ def reconstruction_target(patches: Tensor, target: TargetSection) -> Tensor:
     return ((values - mean) / scale).flatten(2)
 
 
-def target_scale(values: Tensor, target: TargetSection) -> tuple[Tensor, Tensor]:
+def target_scale(values: Tensor, target: TargetSettings) -> tuple[Tensor, Tensor]:
     """What the pixels of a token are normalised by.
 
     `channel` takes every colour channel of the token on its own and adds epsilon to the unbiased

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
 from tats_ray.models.mae import PatchEmbedding
@@ -62,7 +62,7 @@ class LearnerSettings:
         skip_limit: updates that may be left out because they are not finite.
     """
 
-    rl: RLSection
+    rl: RLSettings
     inputs: ClipInputs
     tubelet: int
     patch: int
@@ -113,7 +113,7 @@ class PolicyLearner:
             settings.rl,
             minibatch_clips=settings.minibatch_clips,
         )
-        return read_update(trace, self.optimizer, UpdatePlace(step, clips.positions, ranks))
+        return read_update(trace, self.optimizer, UpdatePlace(step, clips.stream_indices, ranks))
 
     def state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""

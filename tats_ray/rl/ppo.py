@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.models.tokens import masked_index
 from tats_ray.rl.distribution import gather_log_probs, plackett_luce_log_prob, set_log_prob
@@ -37,7 +37,7 @@ class PPOLoss(NamedTuple):
     ratio_max: Tensor
 
 
-def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
+def ppo_loss(new: PolicyOutput, batch: PPOBatch, settings: RLSettings) -> PPOLoss:
     """Policy loss - entropy bonus + value error.
 
     `objective` makes the policy loss PPO's clipped surrogate or log p x advantage; the latter with
@@ -46,32 +46,32 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, section: RLSection) -> PPOLoss:
     set, through the mean log-probability of its members or of its picks.
     """
     old_log, new_log = (
-        _action_log_prob(policy, batch, section) for policy in (batch.old_log_probs, new.log_probs)
+        _action_log_prob(policy, batch, settings) for policy in (batch.old_log_probs, new.log_probs)
     )
-    log_ratio = (new_log - old_log).clamp(-section.log_ratio_limit, section.log_ratio_limit)
+    log_ratio = (new_log - old_log).clamp(-settings.log_ratio_limit, settings.log_ratio_limit)
     ratio = log_ratio.exp()
-    bounded = ratio.clamp(1 - section.clip, 1 + section.clip)
-    if section.objective == "ppo":
+    bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip)
+    if settings.objective == "ppo":
         gain = torch.minimum(ratio * batch.advantage, bounded * batch.advantage)
     else:
         gain = new_log * batch.advantage
     policy = -gain.mean()
     value = (new.value - batch.value_target).square().mean()
     entropy = -(new.log_probs.exp() * new.log_probs).sum(dim=1).mean()
-    total = policy + section.value_coefficient * value - section.entropy_coefficient * entropy
+    total = policy + settings.value_coefficient * value - settings.entropy_coefficient * entropy
     with torch.no_grad():
         kl = (ratio - 1 - log_ratio).mean()  # Schulman's k3 estimate, never negative
-        clip_fraction = ((ratio - 1).abs() > section.clip).float().mean()
+        clip_fraction = ((ratio - 1).abs() > settings.clip).float().mean()
     return PPOLoss(total, policy, value, entropy, kl, clip_fraction, ratio.detach().amax())
 
 
-def _action_log_prob(log_probs: Tensor, batch: PPOBatch, section: RLSection) -> Tensor:
+def _action_log_prob(log_probs: Tensor, batch: PPOBatch, settings: RLSettings) -> Tensor:
     """Log-probability that carries the advantage: [B, D, q] per token, [B, D] per set."""
-    if section.credit == "per_token":
+    if settings.credit_level == "token":
         return gather_log_probs(log_probs, batch.targets)
-    if section.set_log_prob == "plackett_luce":
+    if settings.set_log_prob == "plackett_luce":
         return plackett_luce_log_prob(log_probs, batch.visible).mean(dim=2)
-    members = batch.visible if section.action_set == "visible" else _masked(batch, log_probs)
+    members = batch.visible if settings.log_prob_over == "visible" else _masked(batch, log_probs)
     return set_log_prob(log_probs, members)
 
 

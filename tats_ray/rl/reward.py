@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 
 
 class Advantages(NamedTuple):
@@ -15,24 +15,24 @@ class Advantages(NamedTuple):
     value_target: Tensor  # float32 [B], what the critic should have said
 
 
-def compute_advantages(error: Tensor, value: Tensor, section: RLSection) -> Advantages:
+def compute_advantages(error: Tensor, value: Tensor, settings: RLSettings) -> Advantages:
     """Reward - baseline, then whitening.
 
     Args:
         error: float32 [B, D, q], per-token reconstruction errors of D draws.
         value: float32 [B], the critic's expectation before the update.
-        section: credit, reward_sign, baseline and whiten decide.
+        settings: credit, reward_sign, baseline and whiten decide.
     """
-    reward = section.reward_sign * error
+    reward = settings.reward_sign * error
     value_target = reward.mean(dim=(1, 2))
-    if section.credit == "set":
+    if settings.credit_level == "set":
         reward = reward.mean(dim=2)  # [B, D]
     shape = (-1,) + (1,) * (reward.dim() - 1)
-    if section.baseline == "critic":
+    if settings.baseline == "critic":
         reward = reward - value.view(shape)
-    elif section.baseline == "group":
+    elif settings.baseline == "group":
         reward = reward - value_target.view(shape)
-    return Advantages(_whiten(reward, section.whiten), value_target)
+    return Advantages(_whiten(reward, settings.whiten), value_target)
 
 
 def _whiten(reward: Tensor, scope: str) -> Tensor:

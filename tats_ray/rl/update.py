@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 from tats_ray.models.nonfinite import ALONE, Fault, Ranks, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.precision import autocast
@@ -50,7 +50,11 @@ class UpdatePlace:
 
 @torch.no_grad()
 def build_ppo_batch(
-    sampler: TrajectorySampler, tokens: Tensor, rollout: Rollout, section: RLSection, precision: str
+    sampler: TrajectorySampler,
+    tokens: Tensor,
+    rollout: Rollout,
+    settings: RLSettings,
+    precision: str,
 ) -> PPOBatch:
     """A rollout's numbers on the device, with advantages against the critic as it is now.
 
@@ -61,7 +65,7 @@ def build_ppo_batch(
     with autocast(precision, device):
         value = sampler.value(tokens)
     error = torch.from_numpy(rollout.error).to(device)
-    advantages = compute_advantages(error, value, section)
+    advantages = compute_advantages(error, value, settings)
     return PPOBatch(
         tokens=tokens,
         old_log_probs=torch.from_numpy(rollout.old_log_probs).to(device),
@@ -76,7 +80,7 @@ def ppo_update(
     policy: Policy,
     optimizer: GuardedOptimizer,
     batch: PPOBatch,
-    section: RLSection,
+    settings: RLSettings,
     *,
     minibatch_clips: int,
 ) -> UpdateTrace:
@@ -88,11 +92,11 @@ def ppo_update(
         minibatch_clips: clips of one minibatch of this learner.
     """
     trace = UpdateTrace([], [], [])
-    for minibatch in _minibatches(batch, section.epochs, minibatch_clips):
-        loss = ppo_loss(policy(minibatch.tokens), minibatch, section)
+    for minibatch in _minibatches(batch, settings.epochs, minibatch_clips):
+        loss = ppo_loss(policy(minibatch.tokens), minibatch, settings)
         optimizer.zero_grad()
         spread(loss.total).backward()
-        trace.norms.append(optimizer.step(section.lr))
+        trace.norms.append(optimizer.step(settings.lr))
         trace.own_faults.append(optimizer.own_fault)
         trace.losses.append(PPOLoss(*(part.detach() for part in loss)))
     return trace

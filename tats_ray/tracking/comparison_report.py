@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tats_ray.config.compare import CompareSection
+from tats_ray.config.compare import CompareSettings
 from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
 from tats_ray.storage import replacing
 
@@ -20,38 +20,38 @@ _ACCURACIES = ("linear", "knn", "finetune")
 _PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0, "tflops": 1}
 
 
-def write_comparison(folder: Path, section: CompareSection, comparison: Comparison) -> list[Path]:
+def write_comparison(folder: Path, settings: CompareSettings, comparison: Comparison) -> list[Path]:
     """Writes `results.csv` (every trial), `results.md` (tables) and the plots.
 
     Returns:
         The files.
 
     Raises:
-        StorageError: disc full or read-only; what was there before stays.
+        StorageError: disk full or read-only; what was there before stays.
     """
     if not comparison.results:
         return []
     tables, trials = folder / "results.md", folder / "results.csv"
-    for file, text in ((tables, _markdown(section, comparison)), (trials, _csv(comparison))):
+    for file, text in ((tables, _markdown(settings, comparison)), (trials, _csv(comparison))):
         with replacing(file) as aside:
             aside.write_text(text, encoding="utf-8")
-    draw: dict[str, Callable[[Any, CompareSection, Comparison], None]] = {
+    draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {
         "accuracy_by_ratio.png": _draw_by_ratio,
         "accuracy_by_cost.png": _draw_by_cost,
     }
     if any(result.curve for result in comparison.results):
         draw["enrichment.png"] = _draw_enrichment
     for name, fill in draw.items():
-        _save(folder / name, fill, section, comparison)
+        _save(folder / name, fill, settings, comparison)
     return [tables, trials, *(folder / name for name in draw)]
 
 
-def say_comparison(title: str, section: CompareSection, comparison: Comparison) -> None:
+def log_comparison(title: str, settings: CompareSettings, comparison: Comparison) -> None:
     """A narrow table on the terminal; the files have every figure."""
     if not comparison.results:
         return
     header, rows = _rows(
-        section, comparison, list(dict.fromkeys([section.metric, "moving", "static"]))
+        settings, comparison, list(dict.fromkeys([settings.metric, "moving", "static"]))
     )
     table = Table(*header, title=title, title_justify="left")
     for row in rows:
@@ -59,36 +59,36 @@ def say_comparison(title: str, section: CompareSection, comparison: Comparison) 
     Console(highlight=False).print(table)
 
 
-def _markdown(section: CompareSection, comparison: Comparison) -> str:
-    header, rows = _rows(section, comparison, [*_ACCURACIES, *_PLAIN])
+def _markdown(settings: CompareSettings, comparison: Comparison) -> str:
+    header, rows = _rows(settings, comparison, [*_ACCURACIES, *_PLAIN])
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _rows(
-    section: CompareSection, comparison: Comparison, wanted: Sequence[str]
+    settings: CompareSettings, comparison: Comparison, wanted: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Mean ± deviation of every cell, and the paired differences with their 95 % intervals.
 
     Args:
-        wanted: figures to show, where any cell has them.
+        wanted: metrics to show, where any cell has them.
     """
-    figures = [
+    metrics = [
         name
         for name in wanted
         if any(name in comparison.summary(*cell) for cell in comparison.cells())
     ]
-    header = ["ratio", "arm", "seeds", *figures]
-    header += [f"{section.metric} - {reference}" for reference in section.references]
+    header = ["ratio", "arm", "seeds", *metrics]
+    header += [f"{settings.metric} - {reference}" for reference in settings.references]
     rows = []
     for ratio, arm in comparison.cells():
         summary = comparison.summary(ratio, arm)
         row = [f"{ratio:g}", arm, str(len(comparison.of(ratio, arm)))]
-        row += [_cell(name, summary[name]) if name in summary else "-" for name in figures]
-        for reference in section.references:
-            pair = (comparison.by_seed(ratio, name, section.metric) for name in (arm, reference))
+        row += [_cell(name, summary[name]) if name in summary else "-" for name in metrics]
+        for reference in settings.references:
+            pair = (comparison.by_seed(ratio, name, settings.metric) for name in (arm, reference))
             difference = paired_difference(*pair)
-            row.append("" if arm == reference else _difference(difference, _scale(section.metric)))
+            row.append("" if arm == reference else _difference(difference, _scale(settings.metric)))
         rows.append(row)
     return header, rows
 
@@ -119,7 +119,7 @@ def _difference(difference: PairedDifference | None, scale: int) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    names = list(dict.fromkeys(name for one in comparison.results for name in one.figures))
+    names = list(dict.fromkeys(name for one in comparison.results for name in one.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -127,28 +127,28 @@ def _csv(comparison: Comparison) -> str:
     )
     for one in comparison.results:
         costs = [f"{one.gflops:.4f}", f"{one.seconds:.4f}"]
-        figures = [f"{one.figures[name]:.5f}" if name in one.figures else "" for name in names]
-        writer.writerow([one.arm, one.ratio, one.seed, one.steps, *costs, *figures])
+        metrics = [f"{one.metrics[name]:.5f}" if name in one.metrics else "" for name in names]
+        writer.writerow([one.arm, one.ratio, one.seed, one.steps, *costs, *metrics])
     return text.getvalue()
 
 
-def _draw_by_ratio(axis: Any, section: CompareSection, comparison: Comparison) -> None:
-    for arm in section.arms:
-        points = _points(section, comparison, arm)
-        _draw_arm(axis, section.metric, arm, [(ratio, figure) for ratio, figure, _ in points], "-")
+def _draw_by_ratio(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
+    for arm in settings.arms:
+        points = _points(settings, comparison, arm)
+        _draw_arm(axis, settings.metric, arm, [(ratio, figure) for ratio, figure, _ in points], "-")
     axis.set_xlabel("share of masked tokens")
-    axis.set_ylabel(_axis_label(section.metric))
+    axis.set_ylabel(_axis_label(settings.metric))
 
 
-def _draw_by_cost(axis: Any, section: CompareSection, comparison: Comparison) -> None:
-    for arm in section.arms:
-        points = _points(section, comparison, arm)
+def _draw_by_cost(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
+    for arm in settings.arms:
+        points = _points(settings, comparison, arm)
         shown = [(cost, figure) for _, figure, cost in points]
-        _draw_arm(axis, section.metric, arm, shown, "none")
+        _draw_arm(axis, settings.metric, arm, shown, "none")
         for ratio, figure, cost in points:
-            axis.annotate(f" {ratio:g}", (cost, _scale(section.metric) * figure.mean), fontsize=7)
+            axis.annotate(f" {ratio:g}", (cost, _scale(settings.metric) * figure.mean), fontsize=7)
     axis.set_xlabel("pre-training, TFLOP")
-    axis.set_ylabel(_axis_label(section.metric))
+    axis.set_ylabel(_axis_label(settings.metric))
 
 
 def _draw_arm(
@@ -163,29 +163,29 @@ def _draw_arm(
     )  # fmt: skip
 
 
-def _draw_enrichment(axis: Any, section: CompareSection, comparison: Comparison) -> None:
-    """Moving objects as lines, look-alikes at rest dashed, at the highest ratio."""
-    ratio = max(section.ratios)
-    for arm in section.arms:
+def _draw_enrichment(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
+    """Moving objects as lines, static distractors dashed, at the highest ratio."""
+    ratio = max(settings.ratios)
+    for arm in settings.arms:
         curve = comparison.mean_curve(ratio, arm)
         (moving,) = axis.plot(curve["step"], curve["moving"], label=arm)
         axis.plot(curve["step"], curve["static"], color=moving.get_color(), linestyle="--")
     axis.axhline(1.0, color="grey", linewidth=0.5)
     axis.set_xlabel("step")
-    axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: look-alikes at rest)")
+    axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: static distractors)")
 
 
 def _points(
-    section: CompareSection, comparison: Comparison, arm: str
+    settings: CompareSettings, comparison: Comparison, arm: str
 ) -> list[tuple[float, Spread, float]]:
     """Ratio, accuracy and cost of the cells of an arm that have them."""
     summaries = [
         (ratio, comparison.summary(ratio, arm)) for ratio, name in comparison.cells() if name == arm
     ]
     return [
-        (ratio, summary[section.metric], summary["tflops"].mean)
+        (ratio, summary[settings.metric], summary["tflops"].mean)
         for ratio, summary in summaries
-        if section.metric in summary
+        if settings.metric in summary
     ]
 
 
@@ -199,8 +199,8 @@ def _axis_label(metric: str) -> str:
 
 def _save(
     file: Path,
-    fill: Callable[[Any, CompareSection, Comparison], None],
-    section: CompareSection,
+    fill: Callable[[Any, CompareSettings, Comparison], None],
+    settings: CompareSettings,
     comparison: Comparison,
 ) -> None:
     from matplotlib import color_sequences
@@ -210,8 +210,8 @@ def _save(
     figure = Figure(figsize=(6.5, 4.5))
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    axis.set_prop_cycle(color=color_sequences["tab10" if len(section.arms) <= 10 else "tab20"])
-    fill(axis, section, comparison)
+    axis.set_prop_cycle(color=color_sequences["tab10" if len(settings.arms) <= 10 else "tab20"])
+    fill(axis, settings, comparison)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     with replacing(file) as aside:
         figure.savefig(aside, dpi=110, bbox_inches="tight")

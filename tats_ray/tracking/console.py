@@ -23,13 +23,13 @@ _COLUMNS = {
     "ppo/kl": ("kl", "{:.1e}"),
     "ppo/clip_fraction": ("clip", "{:.0%}"),
     "ppo/ratio_max": ("ratio", "{:.2f}"),
-    "rollout/mae_lag": ("lag", "{:.1f}"),
+    "rollout/staleness": ("lag", "{:.1f}"),
     "time/clips_per_second": ("clips/s", "{:.1f}"),
     "time/data_share": ("data", "{:.0%}"),
 }
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A plain line."""
     _console.print(text, markup=False)
 
@@ -40,30 +40,30 @@ class RepeatedWarning:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._due, self._lasts = clock, -math.inf, False
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         if self._clock() >= self._due:
             self._due, self._lasts = self._clock() + _WARNING_SECONDS, True
-            say(text)
+            log(text)
 
     def end(self, text: str) -> None:
         if self._lasts:
-            say(text)
+            log(text)
         self._lasts = False
 
 
-def say_record(record: Record, steps: int) -> None:
+def log_record(record: Record, steps: int) -> None:
     """`step 120/600  loss ...  eta ...`."""
     parts = [f"step {record.step:>{len(str(steps))}}/{steps}"]
     for name, (label, form) in _COLUMNS.items():
-        if name in record.figures:
-            parts.append(f"{label} {form.format(record.figures[name])}")
-    seconds = record.figures.get("time/step_seconds")
+        if name in record.metrics:
+            parts.append(f"{label} {form.format(record.metrics[name])}")
+    seconds = record.metrics.get("time/step_seconds")
     if seconds is not None:
         parts.append(f"eta {_clock(seconds * (steps - record.step))}")
-    say("  ".join(parts))
+    log("  ".join(parts))
 
 
-def say_summary(title: str, summary: dict[str, Any]) -> None:
+def log_summary(title: str, summary: dict[str, Any]) -> None:
     """The run's result."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in summary.items():

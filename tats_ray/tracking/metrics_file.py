@@ -15,7 +15,7 @@ class Record:
     """Mean metrics of the steps since the last record; `step` is the last of them."""
 
     step: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 class MetricsFile:
@@ -35,9 +35,9 @@ class MetricsFile:
     def write(self, record: Record) -> None:
         """Adds a record; it is in the operating system's hands when this returns."""
         with writing(self._path):
-            self._file.write(json.dumps({"step": record.step, **record.figures}) + "\n")
+            self._file.write(json.dumps({"step": record.step, **record.metrics}) + "\n")
             self._file.flush()
-        self.last_loss = record.figures.get("loss", self.last_loss)
+        self.last_loss = record.metrics.get("loss", self.last_loss)
         if self.first_loss is None:
             self.first_loss = self.last_loss
 

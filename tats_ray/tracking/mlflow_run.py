@@ -15,7 +15,7 @@ from typing import Any
 
 from tats_ray.config.job import TrackedConfig
 from tats_ray.config.runtime import without_secrets
-from tats_ray.tracking.console import RepeatedWarning, say
+from tats_ray.tracking.console import RepeatedWarning, log
 from tats_ray.tracking.metrics_file import RecordReader
 from tats_ray.tracking.mlflow_store import StoredRun, import_mlflow, open_run, points_of
 
@@ -94,7 +94,7 @@ class MLflowRun:
         self._thread.join(seconds)
         self._over.set()
         if not self._complete:
-            say(
+            log(
                 f"MLflow did not receive everything within {seconds:g} s (tracking.wait_seconds); "
                 "run the same command again to upload the rest"
             )
@@ -118,7 +118,7 @@ class MLflowRun:
             except Exception as error:  # of whatever kind: no store may stop a run
                 pause = min(2 * pause, _LONGEST_PAUSE) if status is None else _PAUSE
                 if not self._over.is_set():
-                    warning.say(
+                    warning.log(
                         f"MLflow is unreachable ({reason(error)}); training continues, metrics "
                         "are kept in metrics.jsonl and uploaded later"
                     )
@@ -127,7 +127,7 @@ class MLflowRun:
     def _send(self, status: str | None) -> None:
         """Sends all there is, and the status at last; raises what the first failing call raises."""
         if self._run is None:
-            self._run = open_run(self._config, self._key, self._note_id)
+            self._run = open_run(self._config, self._key, self._record_id)
         client, run_id, last_step = self._run
         while self._reader is not None and not self._over.is_set():
             if not self._points:  # else a call failed, and these are sent again
@@ -149,7 +149,7 @@ class MLflowRun:
             self._complete = not self._lost
             self._over.set()
 
-    def _note_id(self, run_id: str) -> None:
+    def _record_id(self, run_id: str) -> None:
         self.run_id = run_id
         self._found(run_id)
         self._known.set()

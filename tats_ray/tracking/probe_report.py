@@ -14,7 +14,7 @@ _LABELLED_CLASSES = 40  # names of more would overlap in the picture
 _FIGURES = {"top1": "top-1", "top5": "top-5", "majority": "largest class"}
 
 
-def say_probe(results: dict[str, dict[str, Any]]) -> None:
+def log_probe(results: dict[str, dict[str, Any]]) -> None:
     """Accuracies of each method, and of each class where there are few."""
     table = Table("", *results)
     for figure, label in _FIGURES.items():

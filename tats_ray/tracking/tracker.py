@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tats_ray.config.job import JobConfig
-from tats_ray.tracking.console import say_record
+from tats_ray.tracking.console import log_record
 from tats_ray.tracking.metrics_file import MetricsFile, Record
 
 # name -> (sum, count) of an interval that has begun
@@ -31,9 +31,9 @@ class IntervalMean:
         """The interval as it stands, for a checkpoint."""
         return dict(self._sums)
 
-    def add(self, step: int, figures: dict[str, float]) -> Record | None:
+    def add(self, step: int, metrics: dict[str, float]) -> Record | None:
         """Takes in one step; returns the record that it completes, if it does."""
-        for name, value in figures.items():
+        for name, value in metrics.items():
             total, count = (0.0, 0) if name in _COUNTS else self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
         self._last = step
@@ -90,9 +90,9 @@ class Tracker:
         self.metrics = metrics
         self.mlflow = mlflow
 
-    def step(self, step: int, figures: dict[str, float]) -> None:
+    def step(self, step: int, metrics: dict[str, float]) -> None:
         """Takes in one finished step, in order."""
-        self._write(self.interval.add(step, figures))
+        self._write(self.interval.add(step, metrics))
 
     def close_interval(self) -> None:
         """Writes an interval that the run's end cut short."""
@@ -108,14 +108,14 @@ class Tracker:
             return
         record = _with_rates(record, self._batch_size)
         self.metrics.write(record)
-        say_record(record, self._steps)
+        log_record(record, self._steps)
 
 
 def _with_rates(record: Record, batch_size: int) -> Record:
     """Adds what follows from the mean seconds of a step."""
-    figures = dict(record.figures)
-    seconds = figures.get("time/step_seconds", 0.0)
+    metrics = dict(record.metrics)
+    seconds = metrics.get("time/step_seconds", 0.0)
     if seconds > 0:
-        figures["time/clips_per_second"] = batch_size / seconds
-        figures["time/data_share"] = figures.get("time/data_seconds", 0.0) / seconds
-    return Record(record.step, figures)
+        metrics["time/clips_per_second"] = batch_size / seconds
+        metrics["time/data_share"] = metrics.get("time/data_seconds", 0.0) / seconds
+    return Record(record.step, metrics)

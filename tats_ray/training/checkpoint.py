@@ -25,7 +25,7 @@ from tats_ray.storage import writing
 from tats_ray.training.pretraining_model import MAEState
 from tats_ray.training.trainer import TrainerState
 
-FORMAT = 1
+FORMAT = 2
 _PREFIX = "step_"
 _BEFORE = ".before"  # a checkpoint that makes place for one of the same step
 _MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
@@ -79,7 +79,7 @@ def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: in
     """Writes `step_<n>` and removes all but the newest `keep`.
 
     Raises:
-        StorageError: disc full or read-only; the previous checkpoints are intact.
+        StorageError: disk full or read-only; the previous checkpoints are intact.
     """
     final = folder / f"{_PREFIX}{progress.step:08d}"
     aside = folder / f".{final.name}.{os.getpid()}"
@@ -122,7 +122,7 @@ def _put(aside: Path, final: Path) -> None:
     shutil.rmtree(before)
 
 
-def tidy(folder: Path) -> None:
+def clean_up(folder: Path) -> None:
     """Removes what a killed writer left, and puts back what it had taken away.
 
     Only for the one writer: what is written aside looks the same while it is being written.
@@ -185,11 +185,11 @@ def read_state(path: Path) -> RunState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    heads = read_optional_tensors(path, "heads")
+    auxiliary = read_optional_tensors(path, "auxiliary")
     optimizer = read_tensors(path, "mae_optimizer")
     if progress.step and not optimizer:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
-    trainer = MAEState(progress.step, read_tensors(path, "mae"), heads, optimizer)
+    trainer = MAEState(progress.step, read_tensors(path, "mae"), auxiliary, optimizer)
     if not (path / "sampler.safetensors").exists():
         return RunState(trainer, None)
     policy = PolicyState(

@@ -61,7 +61,7 @@ class ClassifierTrainer:
         """One optimiser step on this rank's clips, of which the classifier sees every token."""
         assert masks is None, "a classifier sees every token"
         config = self.config
-        labels = torch.from_numpy(self._labels.at(clips.positions)).to(self.device)
+        labels = torch.from_numpy(self._labels.at(clips.stream_indices)).to(self.device)
         pixels = training_pixels(config, clips, self.device)
         pixels, targets = mix(config, pixels, labels, len(self.classes), clips.first)
         self.model.train()
@@ -73,7 +73,7 @@ class ClassifierTrainer:
         self.optimizer.zero_grad()
         spread(loss).backward()
         norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
-        self._metrics.add({"loss": loss.detach(), "gradient_norm": norm}, clips.positions)
+        self._metrics.add({"loss": loss.detach(), "gradient_norm": norm}, clips.stream_indices)
         self.step += 1
 
     def weights(self) -> State:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from tats_ray.config.load import flatten, read_yaml
-from tats_ray.config.model import ModelSection
+from tats_ray.config.model import ModelSettings
 from tats_ray.errors import CheckpointError
 from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.official import read_official
@@ -40,7 +40,7 @@ class _Pretrained:
     others: State
 
 
-def load_initial_weights(model: PretrainingModel, settings: ModelSection, source: str) -> None:
+def load_initial_weights(model: PretrainingModel, settings: ModelSettings, source: str) -> None:
     """Starts pre-training from a pre-trained autoencoder.
 
     The parts beside it (AdaMAE's sampler, further decoders) are taken where both sides have one of
@@ -73,7 +73,7 @@ def load_initial_policy(sampler: TrajectorySampler, source: str | None) -> None:
         _load_if_it_fits(sampler, given)
 
 
-def load_initial_encoder(model: VideoClassifier, settings: ModelSection, source: str) -> None:
+def load_initial_encoder(model: VideoClassifier, settings: ModelSettings, source: str) -> None:
     """Starts a classifier from a pre-trained encoder; the head stays as it is. Arguments and errors
     as `load_initial_weights`."""
     given = _read(source, settings, _ENCODER).mae
@@ -100,7 +100,7 @@ def _below(prefix: str, weights: State) -> State:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-def _read(source: str, settings: ModelSection, compared: tuple[str, ...]) -> _Pretrained:
+def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> _Pretrained:
     with _naming(_FIELD):
         if Path(source).is_file():
             official = read_official(Path(source)).items()
@@ -110,16 +110,16 @@ def _read(source: str, settings: ModelSection, compared: tuple[str, ...]) -> _Pr
             raise CheckpointError(f"{source}: cannot be read (there is no such file or run)")
         step = newest_checkpoint(Path(source))
         _check_architecture(step.parent.parent / "config.yaml", settings, compared)
-        return _Pretrained(read_tensors(step, "mae"), read_optional_tensors(step, "heads"))
+        return _Pretrained(read_tensors(step, "mae"), read_optional_tensors(step, "auxiliary"))
 
 
-def _check_architecture(file: Path, settings: ModelSection, compared: tuple[str, ...]) -> None:
+def _check_architecture(file: Path, settings: ModelSettings, compared: tuple[str, ...]) -> None:
     """Compares what weights do not tell, such as the number of heads."""
     if not file.is_file():
         return
     pretrained = read_yaml(file).get("model", {})
     if not isinstance(pretrained, dict):
-        raise CheckpointError(f"{file}: 'model' is no section of settings")
+        raise CheckpointError(f"{file}: 'model' is no settings of settings")
     stored, asked = flatten(pretrained), flatten(settings.model_dump())
     for name in compared:
         value = stored.get(name, asked[name])

@@ -84,7 +84,7 @@ class MAETrainer:
         metrics = {"loss": loss.detach(), "gradient_norm": norm}
         if len(losses) > 1:
             metrics |= {f"loss/{name}": term.detach() for name, term in losses.items()}
-        self._metrics.add(metrics, clips.positions)
+        self._metrics.add(metrics, clips.stream_indices)
         self.step += 1
 
     def visible(self, clips: Clips, masks: Masks | None) -> Tensor:
@@ -106,11 +106,11 @@ class MAETrainer:
 
     def state(self) -> MAEState:
         moments = self.optimizer.state(self.parts)
-        return MAEState(self.step, model_state(self.mae), self._heads(), moments)
+        return MAEState(self.step, model_state(self.mae), self._auxiliary(), moments)
 
     def load(self, state: MAEState) -> None:
         weights = {f"{_MAE}{name}": value for name, value in state.mae.items()}
-        load_model_state(self.parts, weights | state.heads)
+        load_model_state(self.parts, weights | state.auxiliary)
         self.optimizer.load(self.parts, state.optimizer)
         self.step = state.step
 
@@ -150,7 +150,7 @@ class MAETrainer:
     def _mask_noise(self, clips: Clips) -> Tensor:
         return self.inputs.mask_noise(clips.first, len(clips), self.device)
 
-    def _heads(self) -> State:
+    def _auxiliary(self) -> State:
         """Weights of everything but the autoencoder."""
         return {
             name: value

@@ -35,7 +35,7 @@ def build_environment(
         mae or build_mae(config.model, config.grid, config.run.seed).to(device),
         build_inputs(config),
         precision=config.train.precision,
-        copy_clipped=config.rl.reward == "beyond_copy",
+        copy_clipped=config.rl.reward == "copy_clipped_error",
     )
 
 

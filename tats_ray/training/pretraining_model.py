@@ -24,17 +24,17 @@ class MAEState:
     """Autoencoder, what trains in its step, and their optimiser after `step` steps.
 
     Attributes:
-        heads: joint sampler and further decoders; empty for most systems.
+        auxiliary: a sampler that the step trains, and further decoders; empty for most systems.
     """
 
     step: int
     mae: State
-    heads: State
+    auxiliary: State
     optimizer: State
 
     def files(self) -> dict[str, State]:
-        heads = {"heads": self.heads} if self.heads else {}
-        return {"mae": self.mae, "mae_optimizer": self.optimizer, **heads}
+        more = {"auxiliary": self.auxiliary} if self.auxiliary else {}
+        return {"mae": self.mae, "mae_optimizer": self.optimizer, **more}
 
     def documents(self) -> dict[str, Any]:
         return {}
@@ -44,7 +44,7 @@ class PretrainingModel(nn.Module):
     """The autoencoder `mae`, and what trains with it.
 
     Attributes:
-        mae: what rollout actors score with and what is evaluated afterwards.
+        mae: what rollout workers score with and what is evaluated afterwards.
         sampler: of a system that trains it in this step, or None.
         motion_decoder: TrackMAE's second decoder, or None.
         feature_decoder: decoder of a feature target, or None.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config.train import TrainSection
+from tats_ray.config.train import TrainSettings
 from tats_ray.models.nonfinite import Fault, Ranks, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.training.trainer import StepReport
@@ -25,9 +25,9 @@ class _Step:
 class StepMetrics:
     """Collects scalars per step; reading them is the only synchronisation with the device."""
 
-    def __init__(self, section: TrainSection, optimizer: GuardedOptimizer, what: str) -> None:
+    def __init__(self, settings: TrainSettings, optimizer: GuardedOptimizer, what: str) -> None:
         """Args: what: the model, for the message of a failure."""
-        self._section = section
+        self._settings = settings
         self._optimizer = optimizer
         self._what = what
         self._unread: list[_Step] = []
@@ -65,8 +65,8 @@ class StepMetrics:
             if not math.isfinite(metrics["gradient_norm"]):
                 skipped = [self._skip(number + 1, taken, metrics["loss"], ranks)]
                 metrics = {}
-            metrics["lr"] = learning_rate(self._section.schedule, number)
-            if self._section.skip_nonfinite:
+            metrics["lr"] = learning_rate(self._settings.schedule, number)
+            if self._settings.skip_nonfinite:
                 metrics["skipped_steps"] = float(self._optimizer.skipped)
             reports.append(StepReport(number + 1, metrics, skipped))
         return reports

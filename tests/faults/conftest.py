@@ -1,10 +1,10 @@
-"""Real discs, and the environment, for the tests of this folder."""
+"""Real disks, and the environment, for the tests of this folder."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.faults.disc import SmallDisc
+from tests.faults.disk import SmallDisc
 
 # Here, since the cluster's settings must be there before a test's module imports Ray.
 from tests.ray.conftest import cluster  # noqa: F401
@@ -30,14 +30,14 @@ def ordinary_environment(monkeypatch):
 
 
 @pytest.fixture
-def disc_of(tmp_path):
-    """Makes discs of so many KiB."""
+def disk_of(tmp_path):
+    """Makes disks of so many KiB."""
     made: list[SmallDisc] = []
 
     def make(kib: int) -> SmallDisc:
-        made.append(SmallDisc(tmp_path / f"disc{len(made)}", kib))
+        made.append(SmallDisc(tmp_path / f"disk{len(made)}", kib))
         return made[-1]
 
     yield make
-    for disc in made:
-        disc.remove()
+    for disk in made:
+        disk.remove()

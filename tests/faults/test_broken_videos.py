@@ -41,7 +41,7 @@ def _copies(synthetic, folder, count):
         row = rows[number % len(rows)]
         path = folder / f"{number:03d}.mp4"
         os.link(row.path, path)
-        made.append(replace(row, path=str(path), truth=None))
+        made.append(replace(row, path=str(path), ground_truth=None))
     return made
 
 

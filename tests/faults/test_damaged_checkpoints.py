@@ -157,11 +157,11 @@ def test_a_run_does_not_go_on_from_damage(run, step, synthetic, name, damage):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", '{"format": 1', "null", "3", '"x"', "[1]", "{}", "[" * 100_000, "\x00" * 40,
-     '{"format": 1, "step": "2", "clips": 16, "cursor": {}, "policy_version": 0}',
-     '{"format": 1, "step": -2, "clips": 16, "cursor": {}, "policy_version": 0, "interval": {}}',
-     '{"format": 1, "step": 2, "clips": 1, "cursor": {}, "policy_version": 0, "interval": [1]}',
-     '{"format": 1, "step": 2, "clips": 1, "cursor": 7, "policy_version": 0, "interval": {}}',
+    ["", "{", '{"format": 2', "null", "3", '"x"', "[1]", "{}", "[" * 100_000, "\x00" * 40,
+     '{"format": 2, "step": "2", "clips": 16, "cursor": {}, "policy_version": 0}',
+     '{"format": 2, "step": -2, "clips": 16, "cursor": {}, "policy_version": 0, "interval": {}}',
+     '{"format": 2, "step": 2, "clips": 1, "cursor": {}, "policy_version": 0, "interval": [1]}',
+     '{"format": 2, "step": 2, "clips": 1, "cursor": 7, "policy_version": 0, "interval": {}}',
      '{"format": 9}'],
 )  # fmt: skip
 def test_a_damaged_progress_is_named(run, step, synthetic, content):

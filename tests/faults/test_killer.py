@@ -27,7 +27,7 @@ pytestmark = [
 
 
 class Killer(threading.Thread):
-    """Ends a random rollout actor, Train worker or decode worker now and then."""
+    """Ends a random rollout worker, Train worker or decode worker now and then."""
 
     KINDS = ("MaskingEnvRunner", "RayTrainWorker", "MapBatches")
 
@@ -59,8 +59,8 @@ def test_a_killer_changes_nothing(synthetic, tmp_path):
     """In lockstep every round is drawn from numbered noise, and lost steps are replayed, so that
     the weights are the very ones of one process without Ray."""
     config = tiny_config(
-        "cluster.mode=local", f"train.steps={STEPS}", "rl.staleness=0", "rl.env_runners=2",
-        "rl.rollout_clips=2", "rl.max_runner_restarts=1000", "train.max_failures=1000",
+        "cluster.mode=local", f"train.steps={STEPS}", "rl.staleness=0", "rl.rollout_workers=2",
+        "rl.rollout_clips=2", "rl.max_worker_restarts=1000", "train.max_failures=1000",
         "data.prefetch_blocks=2",
     )  # fmt: skip
     _, wanted, cursor = drive_serially(config, synthetic.train, STEPS)

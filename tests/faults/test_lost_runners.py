@@ -1,4 +1,4 @@
-"""Rollout actors that are killed, stalled or always failing, under a real RLlib Algorithm."""
+"""Rollout workers that are killed, stalled or always failing, under a real RLlib Algorithm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.processes import later, workers
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("cluster")]
 
 RUNNER = "MaskingEnvRunner"
-TWO = ["rl.env_runners=2", "rl.rollout_clips=2", "rl.staleness=1"]
+TWO = ["rl.rollout_workers=2", "rl.rollout_clips=2", "rl.staleness=1"]
 BACK_SECONDS = 10  # after which lost actors are there again
 KILL_SECONDS = 5  # that Ray gives a process to end by itself
 
@@ -47,15 +47,15 @@ class _Watch:
 def _assert_recovered(watch, reports, steps, seconds=BACK_SECONDS):
     print(f"back after {watch.back_at - watch.lost_at:.1f} s")
     assert watch.back_at - watch.lost_at < seconds
-    assert reports[steps]["rollout/runners"] == 2
-    assert max(figures["rollout/mae_lag"] for figures in reports.values()) <= 1
+    assert reports[steps]["rollout/workers"] == 2
+    assert max(metrics["rollout/staleness"] for metrics in reports.values()) <= 1
     # Round `steps - 1` drew with the policy of its number, and so did the actors that came back.
     assert {policy for policy, _ in watch.versions} == {steps - 1}
     assert all(mae >= steps - 2 for _, mae in watch.versions)
 
 
 def _failures(reports):
-    return sum(figures["rollout/failures"] for figures in reports.values())
+    return sum(metrics["rollout/failures"] for metrics in reports.values())
 
 
 def test_an_actor_killed_in_the_middle_of_a_rollout(synthetic, tmp_path):
@@ -118,6 +118,6 @@ def test_actors_that_always_die_end_the_run_with_the_cause(synthetic, tmp_path):
         with pytest.raises(
             ComponentFailedError, match=r"rollouts keep failing: rollout worker \d: .*"
         ):
-            drive_on_ray(synthetic, tmp_path, 30, *TWO, "rl.max_runner_restarts=2", between=between)
+            drive_on_ray(synthetic, tmp_path, 30, *TWO, "rl.max_worker_restarts=2", between=between)
     finally:
         done.append(True)

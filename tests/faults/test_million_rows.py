@@ -54,7 +54,7 @@ def _manifest(folder):
         "path": [f"/storage/videos/class {n % 400:03d}/video_{n:07d}.mp4" for n in range(ROWS)],
         "label": [f"class {n % 400:03d}" for n in range(ROWS)],
         "frames": np.full(ROWS, 250), "fps": np.full(ROWS, 25.0), "width": np.full(ROWS, 340),
-        "height": np.full(ROWS, 256), "truth": pa.nulls(ROWS, pa.string()),
+        "height": np.full(ROWS, 256), "ground_truth": pa.nulls(ROWS, pa.string()),
     }  # fmt: skip
     pq.write_table(pa.table(columns, schema=SCHEMA), folder / "m.parquet")
     return folder / "m.parquet"

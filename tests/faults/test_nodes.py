@@ -17,12 +17,12 @@ pytestmark = [
 ]
 
 NODE_CPUS, STEPS = 4, 400
-# Two rollout actors never fit on one node. Blocks are too large to stay outside Ray's store, so
+# Two rollout workers never fit on one node. Blocks are too large to stay outside Ray's store, so
 # decoded clips are lost with a node.
 SHARES = [
-    "cluster.env_runner_cpus=2.2", "cluster.train_worker_cpus=1.5", "cluster.decode_cpus=0.3",
-    "rl.env_runners=2", "rl.rollout_clips=4", "rl.epochs=4", "data.block_clips=8",
-    "data.canvas_height=48", "data.canvas_width=48", "tracking.log_interval=1",
+    "cluster.rollout_worker_cpus=2.2", "cluster.train_worker_cpus=1.5", "cluster.decode_cpus=0.3",
+    "rl.rollout_workers=2", "rl.rollout_clips=4", "rl.epochs=4", "data.block_clips=8",
+    "data.stored_height=48", "data.stored_width=48", "tracking.log_interval=1",
     "tracking.mlflow=false", "checkpoint.interval=50", f"train.steps={STEPS}",
 ]  # fmt: skip
 
@@ -37,14 +37,14 @@ def nodes(monkeypatch):
 
 
 def _wait_for_runners(run, process, count, after=0):
-    """The first step behind `after` that so many rollout actors worked on."""
+    """The first step behind `after` that so many rollout workers worked on."""
     deadline = time.monotonic() + 600
     while True:
         for record in read_records(run.path / "metrics.jsonl"):
-            if record["step"] > after and record["rollout/runners"] == count:
+            if record["step"] > after and record["rollout/workers"] == count:
                 return record["step"]
         assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, f"never {count} rollout actors"
+        assert time.monotonic() < deadline, f"never {count} rollout workers"
         time.sleep(0.1)
 
 

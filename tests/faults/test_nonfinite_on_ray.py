@@ -140,7 +140,7 @@ def test_fine_tuning_on_two_workers(synthetic, tmp_path):
     recorder.wants_state = lambda step: True
     with ray_executor(task, starting_point(tmp_path)) as executor:
         run_iterations(executor, recorder, range(3))
-        recorder.take(executor.finish(3), last_step=3)
+        recorder.collect(executor.finish(3), last_step=3)
     assert [recorder.metrics[s]["skipped_steps"] for s in (1, 2, 3)] == [0.0, 1.0, 1.0]
     (fault,) = recorder.skipped[BAD_STEP + 1]
     assert fault.what.startswith("step 2, Train worker 1: the classifier's gradient")

@@ -25,9 +25,9 @@ SETTINGS = [
     "rl.staleness=0", "checkpoint.interval=1", "tracking.mlflow=false", "tracking.log_interval=1",
     "data.augment.crop=multi_scale",
 ]  # fmt: skip
-ONE = [*RAY, "train.workers=1", "rl.env_runners=1"]
-MORE = [*RAY, "train.workers=2", "rl.env_runners=3"]
-TOO_MANY = [*RAY, "train.workers=3", "rl.env_runners=1"]
+ONE = [*RAY, "train.workers=1", "rl.rollout_workers=1"]
+MORE = [*RAY, "train.workers=2", "rl.rollout_workers=3"]
+TOO_MANY = [*RAY, "train.workers=3", "rl.rollout_workers=1"]
 TOLERANCE = 2e-5  # two workers sum their gradients in another order than one
 
 
@@ -36,7 +36,7 @@ def _files(run):
 
 
 def test_a_run_goes_on_with_other_numbers_of_processes(synthetic, tmp_path):
-    """Serial, then one worker and one rollout actor, then two and three: global batch, learning
+    """Serial, then one worker and one rollout worker, then two and three: global batch, learning
     rate and order of the data are those of an undisturbed run."""
     whole = Run(synthetic, tmp_path, "whole", *SETTINGS)
     whole.finish()
@@ -68,7 +68,7 @@ def _assert_same(whole, run):
     for wanted, got in zip(*records, strict=True):
         assert got["lr"] == wanted["lr"]
         assert got["loss"] == pytest.approx(wanted["loss"], abs=TOLERANCE)
-        assert got.get("rollout/mae_lag", 0) == 0  # serial rounds have none
+        assert got.get("rollout/staleness", 0) == 0  # serial rounds have none
     folders = [checkpoints(one.path / "checkpoints")[-1] for one in (whole, run)]
     wanted, got = (read_progress(folder) for folder in folders)
     assert (got.step, got.clips, got.cursor) == (STEPS, 4 * STEPS, wanted.cursor)

@@ -25,7 +25,7 @@ SLOW = [
     "cluster.mode=local", "masking.system=tube", "model.patch=4", "model.width=192",
     "model.depth=8", "model.heads=3", "train.batch_size=32",
     "data.block_clips=16", f"data.prefetch_blocks={WINDOW}", "train.snapshot_interval=4",
-    "data.canvas_height=64", "data.canvas_width=64",
+    "data.stored_height=64", "data.stored_width=64",
 ]  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_a_thousand_rounds_leave_nothing_behind(synthetic, tmp_path):
     growth = {pid: _slope([one[pid] / MB for one in memory]) for pid in memory[0]}
     left = {"files": _slope(files), "threads": _slope(threads), "objects": _slope(objects)}
     print(f"per 100 rounds: MB {growth}, {left}; from and to {samples[0][1:]}, {samples[-1][1:]}")
-    assert len(growth) >= 4, "driver, rollout actor, Train worker and hub were watched"
+    assert len(growth) >= 4, "driver, rollout worker, Train worker and hub were watched"
     assert max(growth.values()) <= 1.0
     assert left["files"] <= 0.5
     assert left["threads"] <= 0.5

@@ -19,7 +19,7 @@ from tests.iterations import Training
 FILE = Path(__file__).with_name("twenty_steps.json")
 CASES = {
     "per_token": ["rl.epochs=2", "rl.minibatch_clips=4", "model.target.epsilon=0.1"],
-    "set": ["rl.credit=set", "rl.action_set=visible", "rl.reward_sign=-1",
+    "set": ["rl.credit_level=set", "rl.log_prob_over=visible", "rl.reward_sign=-1",
             "rl.set_log_prob=plackett_luce", "rl.draws_per_clip=3", "rl.baseline=group",
             "rl.whiten=batch", "model.decoder.target_fraction=0.5", "rl.rollout_fraction=0.5"],
 }  # fmt: skip
@@ -45,7 +45,7 @@ class _Golden:
     def wants_state(self, step):
         return False
 
-    def take(self, completed, *, last_step=None):
+    def collect(self, completed, *, last_step=None):
         (report,) = completed.reports
         sampler = self.executor.policy.sampler
         gradient = torch.cat([p.grad.flatten() for p in sampler.parameters()])

@@ -63,10 +63,10 @@ LOCKSTEP = [
 @pytest.mark.parametrize(
     ("actors", "tolerance"),
     [
-        (["rl.env_runners=1", "train.workers=1"], 0.0),
-        (["rl.env_runners=4", "train.workers=1", "rl.rollout_clips=2"], 0.0),
+        (["rl.rollout_workers=1", "train.workers=1"], 0.0),
+        (["rl.rollout_workers=4", "train.workers=1", "rl.rollout_clips=2"], 0.0),
         # Two workers sum their gradients in another order than one.
-        (["rl.env_runners=2", "train.workers=2", "rl.learners=1"], 2e-5),
+        (["rl.rollout_workers=2", "train.workers=2", "rl.learners=1"], 2e-5),
     ],
     ids=["1/1", "4/1", "2/2 with a remote learner"],
 )
@@ -77,10 +77,10 @@ def test_lockstep_equals_serial(synthetic, tmp_path, actors, tolerance):
     assert sorted(reports) == sorted(wanted_reports) == list(range(1, STEPS + 1))
     assert sorted(states) == [2, STEPS]
     assert after == wanted_after
-    for step, figures in wanted_reports.items():
-        assert reports[step]["loss"] == pytest.approx(figures["loss"], abs=1e-6)
-        assert reports[step]["ppo/policy"] == pytest.approx(figures["ppo/policy"], abs=1e-5)
-        assert reports[step]["rollout/mae_lag"] == 0
+    for step, metrics in wanted_reports.items():
+        assert reports[step]["loss"] == pytest.approx(metrics["loss"], abs=1e-6)
+        assert reports[step]["ppo/policy"] == pytest.approx(metrics["ppo/policy"], abs=1e-5)
+        assert reports[step]["rollout/staleness"] == 0
     for step in states:
         _assert_same(states[step], wanted_states[step], tolerance)
 
@@ -90,9 +90,9 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
     config = tiny_config("cluster.mode=local", "data.augment.crop=multi_scale", *overrides(system))
     reports, states, _ = _ray(config, synthetic, tmp_path, steps=3)
     wanted_reports, wanted_states, _ = _serial(config, synthetic, steps=3)
-    for step, figures in wanted_reports.items():
-        assert reports[step]["loss"] == pytest.approx(figures["loss"], abs=1e-6)
-    for name in ("mae", "heads"):
+    for step, metrics in wanted_reports.items():
+        assert reports[step]["loss"] == pytest.approx(metrics["loss"], abs=1e-6)
+    for name in ("mae", "auxiliary"):
         got, wanted = (getattr(found[3].trainer, name) for found in (states, wanted_states))
         assert got.keys() == wanted.keys()
         assert all(np.array_equal(value, got[key]) for key, value in wanted.items()), name
@@ -105,14 +105,14 @@ def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
     task = pretraining(config, tennis_manifest(shared_data, tmp_path))
     reports, states, _ = drive(ray_executor(task, starting_point(tmp_path)), 4)
     assert sorted(reports) == [1, 2, 3, 4]
-    assert all(np.isfinite(figures["loss"]) for figures in reports.values())
+    assert all(np.isfinite(metrics["loss"]) for metrics in reports.values())
     assert states[4].trainer.step == 4
 
 
 def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synthetic, tmp_path):
-    """The rest of the clips goes past the rollout actors; one of these dies on the way."""
+    """The rest of the clips goes past the rollout workers; one of these dies on the way."""
     config = tiny_config(
-        "cluster.mode=local", "rl.staleness=2", "rl.rollout_fraction=0.5", "rl.env_runners=2",
+        "cluster.mode=local", "rl.staleness=2", "rl.rollout_fraction=0.5", "rl.rollout_workers=2",
         "rl.rollout_clips=2",
     )  # fmt: skip
     healthy = []
@@ -126,9 +126,9 @@ def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synth
 
     reports, states, _ = _ray(config, synthetic, tmp_path, steps=10, between=kill)
     assert sorted(reports) == list(range(1, 11))
-    lags = [figures["rollout/mae_lag"] for figures in reports.values()]
+    lags = [metrics["rollout/staleness"] for metrics in reports.values()]
     assert max(lags) <= 2
-    assert all(np.isfinite(figures["loss"]) for figures in reports.values())
+    assert all(np.isfinite(metrics["loss"]) for metrics in reports.values())
     assert states[10].trainer.step == states[10].policy.version == 10
     assert healthy[0] == 2
 
@@ -212,7 +212,7 @@ def test_a_mistake_in_the_code_of_rollout_workers_ends_the_run_with_its_tracebac
     synthetic, tmp_path
 ):
     """At once: twenty more attempts would meet the same mistake."""
-    config = tiny_config("cluster.mode=local", "rl.env_runners=2")
+    config = tiny_config("cluster.mode=local", "rl.rollout_workers=2")
 
     def spoil(executor, step):
         def roll_out(runner):

@@ -1,4 +1,4 @@
-"""Trials as Ray tasks: the same figures as one by one, also when a trial's process is killed."""
+"""Trials as Ray tasks: the same metrics as one by one, also when a trial's process is killed."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _config(synthetic, output, **changes) -> CompareConfig:
     return validate_as(CompareConfig, tree)
 
 
-def _figures(comparison) -> list:
-    return [(one.arm, one.steps, one.gflops, one.figures) for one in comparison.results]
+def _metrics(comparison) -> list:
+    return [(one.arm, one.steps, one.gflops, one.metrics) for one in comparison.results]
 
 
 def _kill_a_trial(output, killed: list[int]) -> None:
@@ -57,7 +57,7 @@ def _kill_a_trial(output, killed: list[int]) -> None:
         time.sleep(0.005)
 
 
-def test_tasks_give_the_figures_of_trials_in_turn_though_one_is_killed(
+def test_tasks_give_the_metrics_of_trials_in_turn_though_one_is_killed(
     cluster, synthetic, tmp_path
 ):
     killed: list[int] = []
@@ -68,7 +68,7 @@ def test_tasks_give_the_figures_of_trials_in_turn_though_one_is_killed(
     killer.join()
     assert killed
     wanted = compare(_config(synthetic, tmp_path / "turn", execution="in_turn"))
-    assert _figures(found) == _figures(wanted)
+    assert _metrics(found) == _metrics(wanted)
 
 
 def test_a_trial_that_no_cluster_can_hold_is_refused(cluster, synthetic, tmp_path):

@@ -50,8 +50,8 @@ def test_ray_equals_serial_and_continues_from_its_state(
     got_reports, got, _ = drive(ray_executor(finetuning(config, data), start), STEPS, first=1)
     assert sorted(got) == sorted(wanted) == [2, STEPS]
     assert list(got_reports) == list(reports)[1:]
-    for step, figures in got_reports.items():
-        assert figures["loss"] == pytest.approx(reports[step]["loss"], abs=1e-6)
+    for step, metrics in got_reports.items():
+        assert metrics["loss"] == pytest.approx(reports[step]["loss"], abs=1e-6)
     for name, value in wanted[STEPS].trainer.weights.items():
         assert np.allclose(value, got[STEPS].trainer.weights[name], rtol=0, atol=tolerance), name
 

@@ -46,5 +46,5 @@ def tennis_manifest(shared_data: Path, folder: Path) -> Path:
     return folder / "tennis.parquet"
 
 
-TENNIS = ["data.stride=2", "data.canvas_height=48", "data.canvas_width=96",
+TENNIS = ["data.stride=2", "data.stored_height=48", "data.stored_width=96",
           "data.augment.crop=multi_scale"]  # fmt: skip

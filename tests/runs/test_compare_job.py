@@ -112,7 +112,7 @@ def test_the_same_command_again_has_nothing_to_run(whole, synthetic):
     assert _rows(whole) == before
 
 
-def test_a_killed_comparison_continues_to_the_same_figures(whole, synthetic, tmp_path):
+def test_a_killed_comparison_continues_to_the_same_metrics(whole, synthetic, tmp_path):
     tree = _tree(synthetic, tmp_path)
     process = _start(tree, tmp_path)
     trial = tmp_path / "study" / "trials" / "tats-0.75-0"

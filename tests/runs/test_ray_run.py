@@ -10,7 +10,7 @@ import psutil
 from tats_ray.tracking.metrics_file import read_records
 from tests.runs.command import STEPS, Run
 
-RAY = ["cluster.mode=local", "rl.env_runners=2", "cluster.object_store_mb=200"]
+RAY = ["cluster.mode=local", "rl.rollout_workers=2", "cluster.object_store_mb=200"]
 
 
 def _ray_processes(parent: int) -> list[psutil.Process]:
@@ -42,7 +42,7 @@ def test_a_killed_driver_is_continued_by_the_same_command(synthetic, tmp_path):
     assert stored.info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(stored.info.run_id, "loss")]
     assert steps == list(range(2, STEPS + 1, 2))
-    assert max(record["rollout/mae_lag"] for record in records) <= 1
+    assert max(record["rollout/staleness"] for record in records) <= 1
 
 
 def test_too_small_a_cluster_is_refused_with_the_numbers(synthetic, tmp_path):

@@ -1,4 +1,4 @@
-"""Motion of whole videos on disc, made once by jobs/prepare_data.py --motion.
+"""Motion of whole videos on disk, made once by jobs/prepare_data.py --motion.
 
 One .npz file per video, named by its absolute path: the per-frame displacements as float16
 [F, G, G, 2] and a JSON header that says what they were made of.
@@ -67,7 +67,7 @@ def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> No
     """Writes a video's motion aside and renames it, so that readers never see half a file.
 
     Raises:
-        StorageError: disc full or read-only.
+        StorageError: disk full or read-only.
     """
     header = {
         "format": _FORMAT,

@@ -1,4 +1,4 @@
-"""The synthetic set on disc: H.264 files, truth masks and a manifest for each split."""
+"""The synthetic set on disk: H.264 files, truth masks and a manifest for each split."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tats_ray.config.data import SyntheticSection
+from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.synthetic.motion import CLASSES
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.storage import making_folder
 
-_FORMAT = 3  # raise it when the same settings give other videos
+_FORMAT = 4  # raise it when the same settings give other videos
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class SyntheticSet:
     held_out: Path
 
 
-def ensure_synthetic(section: SyntheticSection, output_dir: Path) -> SyntheticSet:
+def ensure_synthetic(settings: SyntheticSettings, output_dir: Path) -> SyntheticSet:
     """Makes the set on first use; later runs with the same settings find it.
 
     The folder is written aside and renamed, so that a half-written set is never used.
 
     Raises:
-        StorageError: disc full or read-only; nothing is left of the attempt.
+        StorageError: disk full or read-only; nothing is left of the attempt.
     """
-    root = Path(section.root) if section.root else output_dir / "synthetic" / _digest(section)
+    root = Path(settings.root) if settings.root else output_dir / "synthetic" / _digest(settings)
     made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
     if made.train.exists() and made.held_out.exists():
         return made
     with making_folder(root) as aside:
-        _write_split(section, aside, root, "train", 0, section.clips)
-        _write_split(section, aside, root, "held_out", section.clips, section.held_out_clips)
+        _write_split(settings, aside, root, "train", 0, settings.clips)
+        _write_split(settings, aside, root, "held_out", settings.clips, settings.held_out_clips)
     return made
 
 
-def load_truth(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def load_ground_truth(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Truth of one clip: bool [F, S, S] of moving and of static objects."""
     with np.load(path, allow_pickle=False) as stored:
         shape = tuple(stored["shape"])
@@ -61,11 +61,11 @@ def load_truth(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_split(
-    section: SyntheticSection, aside: Path, root: Path, split: str, first: int, count: int
+    settings: SyntheticSettings, aside: Path, root: Path, split: str, first: int, count: int
 ) -> None:
     (aside / split).mkdir()
-    kinds = CLASSES[section.classes]
-    tasks = [(section, aside / split, first + i, kinds[i % len(kinds)]) for i in range(count)]
+    kinds = CLASSES[settings.classes]
+    tasks = [(settings, aside / split, first + i, kinds[i % len(kinds)]) for i in range(count)]
     workers = min(os.cpu_count() or 1, max(1, count // 16))
     if workers == 1:
         names = [_write_clip(task) for task in tasks]
@@ -77,22 +77,22 @@ def _write_split(
         ManifestRow(
             path=str((root / split / f"{name}.mp4").absolute()),
             label=task[3],
-            frames=section.frames,
-            fps=float(section.fps),
-            width=section.size,
-            height=section.size,
-            truth=str((root / split / f"{name}.npz").absolute()),
+            frames=settings.frames,
+            fps=float(settings.fps),
+            width=settings.size,
+            height=settings.size,
+            ground_truth=str((root / split / f"{name}.npz").absolute()),
         )
         for name, task in zip(names, tasks, strict=True)
     ]
     write_manifest(aside / f"{split}.parquet", rows)
 
 
-def _write_clip(task: tuple[SyntheticSection, Path, int, str]) -> str:
-    section, folder, seed, kind = task
-    clip = render(random_scene(section, kind, seed))
+def _write_clip(task: tuple[SyntheticSettings, Path, int, str]) -> str:
+    settings, folder, seed, kind = task
+    clip = render(random_scene(settings, kind, seed))
     name = f"{seed:06d}_{kind}"
-    write_h264(folder / f"{name}.mp4", clip.frames, section.fps)
+    write_h264(folder / f"{name}.mp4", clip.frames, settings.fps)
     np.savez_compressed(
         folder / f"{name}.npz",
         shape=np.array(clip.moving.shape),
@@ -102,6 +102,6 @@ def _write_clip(task: tuple[SyntheticSection, Path, int, str]) -> str:
     return name
 
 
-def _digest(section: SyntheticSection) -> str:
-    settings = json.dumps([_FORMAT, section.model_dump(exclude={"root"})], sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:12]
+def _digest(settings: SyntheticSettings) -> str:
+    content = json.dumps([_FORMAT, settings.model_dump(exclude={"root"})], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

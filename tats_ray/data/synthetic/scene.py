@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tats_ray.config.data import SyntheticSection
+from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.synthetic.motion import Path, motion_path
 
 
@@ -24,7 +24,7 @@ class SceneObject:
 class RenderedClip:
     frames: np.ndarray  # uint8 [F, S, S, 3]
     moving: np.ndarray  # bool [F, S, S], pixels of objects that move relative to the background
-    static: np.ndarray  # bool [F, S, S], pixels of look-alikes that rest on the background
+    static: np.ndarray  # bool [F, S, S], pixels of static distractors that rest on the background
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,33 @@ class Scene:
     moving: list[SceneObject]
 
 
-def random_scene(section: SyntheticSection, kind: str, seed: int) -> Scene:
+def random_scene(settings: SyntheticSettings, kind: str, seed: int) -> Scene:
     """A scene whose moving objects all move in the given kind.
 
     Everything but the paths depends on the seed alone: two kinds with one seed differ in motion
     only.
     """
-    rng = np.random.default_rng([section.seed, seed])
-    background = random_texture(rng, section.size, section.background_contrast)
+    rng = np.random.default_rng([settings.seed, seed])
+    background = random_texture(rng, settings.size, settings.background_contrast)
     # Look-alikes wear the moving objects' textures, so that appearance tells nothing.
     textures = [
-        random_texture(rng, section.size, section.object_contrast)
-        for _ in range(max(section.moving_objects, section.static_objects))
+        random_texture(rng, settings.size, settings.object_contrast)
+        for _ in range(max(settings.moving_objects, settings.static_objects))
     ]
-    rest = Path(np.zeros((section.frames, 2)), np.zeros(section.frames))
+    rest = Path(np.zeros((settings.frames, 2)), np.zeros(settings.frames))
     static = [
-        _random_object(rng, section, textures[index], rest)
-        for index in range(section.static_objects)
+        _random_object(rng, settings, textures[index], rest)
+        for index in range(settings.static_objects)
     ]
     moving = []
-    for index in range(section.moving_objects):
-        path = motion_path(rng, kind, section.frames, (section.speed[0], section.speed[1]))
-        moving.append(_random_object(rng, section, textures[index], path))
-    return Scene(background, _random_pan(rng, section), static, moving)
+    for index in range(settings.moving_objects):
+        path = motion_path(rng, kind, settings.frames, (settings.speed[0], settings.speed[1]))
+        moving.append(_random_object(rng, settings, textures[index], path))
+    return Scene(background, _random_pan(rng, settings), static, moving)
 
 
 def render(scene: Scene) -> RenderedClip:
-    """Draws background, look-alikes and moving objects, in this order, frame by frame."""
+    """Draws background, static distractors and moving objects, in this order, frame by frame."""
     size = scene.background.shape[0]
     count = len(scene.pan)
     rows, columns = np.mgrid[:size, :size].astype(np.float64)
@@ -107,26 +107,26 @@ def _paint(
 
 
 def _random_object(
-    rng: np.random.Generator, section: SyntheticSection, texture: np.ndarray, path: Path
+    rng: np.random.Generator, settings: SyntheticSettings, texture: np.ndarray, path: Path
 ) -> SceneObject:
-    low, high = section.object_size
+    low, high = settings.object_size
     return SceneObject(
         texture=texture,
-        centre=rng.uniform(0, section.size, size=2),
-        half_axes=rng.uniform(low, high, size=2) * section.size / 2,
+        centre=rng.uniform(0, settings.size, size=2),
+        half_axes=rng.uniform(low, high, size=2) * settings.size / 2,
         exponent=rng.uniform(2.0, 8.0),
         angle=rng.uniform(0, 2 * np.pi),
         path=path,
     )
 
 
-def _random_pan(rng: np.random.Generator, section: SyntheticSection) -> np.ndarray:
+def _random_pan(rng: np.random.Generator, settings: SyntheticSettings) -> np.ndarray:
     """Constant camera drift in some clips, rest in the others; pixels, float [F, 2]."""
-    panning = rng.random() < section.panning_share
+    panning = rng.random() < settings.panning_share
     direction = rng.uniform(0, 2 * np.pi)
-    speed = rng.uniform(0.2, 0.6) * section.speed[1] * section.size * panning
+    speed = rng.uniform(0.2, 0.6) * settings.speed[1] * settings.size * panning
     step = speed * np.array([np.cos(direction), np.sin(direction)])
-    return np.arange(section.frames)[:, None] * step
+    return np.arange(settings.frames)[:, None] * step
 
 
 def random_texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:

@@ -81,11 +81,11 @@ def test_a_probe_reads_the_generated_set_unless_it_names_manifests():
 
 def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
     config = _load(
-        pretrain={"cluster": {"mode": "serial"}, "data": {"size": 64, "canvas_height": 70}},
-        finetune={"data": {"canvas_height": 80}, "train": {"steps": 5}},
+        pretrain={"cluster": {"mode": "serial"}, "data": {"size": 64, "stored_height": 70}},
+        finetune={"data": {"stored_height": 80}, "train": {"steps": 5}},
     )
     tuned = config.finetune_config(config.trials()[0], "/runs")
-    assert (tuned.data.size, tuned.data.canvas_height, tuned.train.steps) == (64, 80, 5)
+    assert (tuned.data.size, tuned.data.stored_height, tuned.train.steps) == (64, 80, 5)
     assert tuned.train.initial_weights == "/runs/random-0.75-3"
     assert tuned.run.name == "random-0.75-3-finetune"
     assert tuned.cluster.mode == "serial"

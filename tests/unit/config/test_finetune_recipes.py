@@ -1,4 +1,4 @@
-"""The fine-tuning recipes against VideoMAE's figures, written out here once more."""
+"""The fine-tuning recipes against VideoMAE's metrics, written out here once more."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted(ROOT.glob("configs/finetune/*.yaml"))
 
 
-class Figures(NamedTuple):
-    """Published figures of one recipe; the rate is the absolute peak."""
+class Metrics(NamedTuple):
+    """Published metrics of one recipe; the rate is the absolute peak."""
 
     videos: int
     per_step: int
@@ -33,10 +33,10 @@ class Figures(NamedTuple):
 
 
 FIGURES = {
-    "k400": Figures(240_000, 512, 1, 100, 2e-3, 2e-6, 0.75, 0.1, (5, 3)),
-    "ssv2": Figures(168_913, 512, 1, 50, 1e-3, 2e-6, 0.75, 0.1, (2, 3)),
-    "ucf101": Figures(9_537, 128, 2, 100, 2.5e-4, 5e-6, 0.7, 0.2, (5, 3)),
-    "hmdb51": Figures(3_570, 128, 2, 100, 2.5e-4, 5e-6, 0.7, 0.2, (5, 3)),
+    "k400": Metrics(240_000, 512, 1, 100, 2e-3, 2e-6, 0.75, 0.1, (5, 3)),
+    "ssv2": Metrics(168_913, 512, 1, 50, 1e-3, 2e-6, 0.75, 0.1, (2, 3)),
+    "ucf101": Metrics(9_537, 128, 2, 100, 2.5e-4, 5e-6, 0.7, 0.2, (5, 3)),
+    "hmdb51": Metrics(3_570, 128, 2, 100, 2.5e-4, 5e-6, 0.7, 0.2, (5, 3)),
 }
 
 
@@ -44,7 +44,7 @@ def recipe(name: str) -> FinetuneConfig:
     return load_as(FinetuneConfig, ROOT / "configs" / "finetune" / f"{name}.yaml", [])
 
 
-def test_every_recipe_has_its_figures():
+def test_every_recipe_has_its_metrics():
     assert {path.stem for path in CONFIGS} == {"demo", *(f"{name}_vit_b" for name in FIGURES)}
 
 

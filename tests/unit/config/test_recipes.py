@@ -1,4 +1,4 @@
-"""The shipped recipes against the published figures, which are written out here once more."""
+"""The shipped recipes against the published metrics, which are written out here once more."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ VIDEOS = {"k400": 240_000, "ssv2": 168_913, "ucf101": 9_537, "hmdb51": 3_570}
 STRIDE = {"k400": 4, "ssv2": 2, "ucf101": 4, "hmdb51": 4}
 
 
-class Figures(NamedTuple):
-    """Published, or for reconstructions decided, figures of one recipe."""
+class Metrics(NamedTuple):
+    """Published, or for reconstructions decided, metrics of one recipe."""
 
     visible: int
     videos_per_step: int
@@ -40,23 +40,23 @@ class Figures(NamedTuple):
 
 
 FIGURES = {
-    "adamae_k400": Figures(78, 2048, 800, 40, 1.2e-3),
-    "adamae_ssv2": Figures(78, 2048, 800, 40, 1.2e-3),
-    "frame_ssv2": Figures(196, 2048, 800, 40, 1.2e-3),
-    "mae_st_k400": Figures(156, 128, 100, 5, 8e-4),
-    "mgm_reconstructed_k400": Figures(392, 2048, 800, 40, 1.2e-3),
-    "mgm_reconstructed_ssv2": Figures(392, 2048, 800, 40, 1.2e-3),
-    "tats_reconstructed_hmdb51": Figures(156, 192, 200, 40, 2.25e-4),
-    "tats_reconstructed_k400": Figures(156, 256, 200, 40, 1.5e-4),
-    "tats_reconstructed_ssv2": Figures(156, 256, 200, 40, 1.5e-4),
-    "tats_reconstructed_ucf101": Figures(156, 192, 200, 40, 2.25e-4),
-    "trackmae_clip_k400": Figures(320, 512, 800, 40, 3e-4),
-    "trackmae_clip_ssv2": Figures(320, 512, 800, 40, 3e-4),
-    "trackmae_pixel_k400": Figures(320, 512, 800, 40, 3e-4),
-    "videomae_k400": Figures(160, 2048, 800, 40, 1.2e-3),
-    "videomae_reconstructed_hmdb51": Figures(392, 192, 4800, 40, 2.25e-4),
-    "videomae_ssv2": Figures(160, 2048, 800, 40, 1.2e-3),
-    "videomae_ucf101": Figures(392, 192, 3200, 40, 2.25e-4),
+    "adamae_k400": Metrics(78, 2048, 800, 40, 1.2e-3),
+    "adamae_ssv2": Metrics(78, 2048, 800, 40, 1.2e-3),
+    "frame_ssv2": Metrics(196, 2048, 800, 40, 1.2e-3),
+    "mae_st_k400": Metrics(156, 128, 100, 5, 8e-4),
+    "mgm_reconstructed_k400": Metrics(392, 2048, 800, 40, 1.2e-3),
+    "mgm_reconstructed_ssv2": Metrics(392, 2048, 800, 40, 1.2e-3),
+    "tats_reconstructed_hmdb51": Metrics(156, 192, 200, 40, 2.25e-4),
+    "tats_reconstructed_k400": Metrics(156, 256, 200, 40, 1.5e-4),
+    "tats_reconstructed_ssv2": Metrics(156, 256, 200, 40, 1.5e-4),
+    "tats_reconstructed_ucf101": Metrics(156, 192, 200, 40, 2.25e-4),
+    "trackmae_clip_k400": Metrics(320, 512, 800, 40, 3e-4),
+    "trackmae_clip_ssv2": Metrics(320, 512, 800, 40, 3e-4),
+    "trackmae_pixel_k400": Metrics(320, 512, 800, 40, 3e-4),
+    "videomae_k400": Metrics(160, 2048, 800, 40, 1.2e-3),
+    "videomae_reconstructed_hmdb51": Metrics(392, 192, 4800, 40, 2.25e-4),
+    "videomae_ssv2": Metrics(160, 2048, 800, 40, 1.2e-3),
+    "videomae_ucf101": Metrics(392, 192, 3200, 40, 2.25e-4),
 }
 
 every_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -67,7 +67,7 @@ def recipe(name: str) -> Config:
     return load_config(ROOT / "configs" / "recipes" / f"{name}.yaml", [])
 
 
-def test_every_recipe_has_its_figures():
+def test_every_recipe_has_its_metrics():
     assert {path.stem for path in RECIPES} == set(FIGURES)
 
 
@@ -106,11 +106,11 @@ def test_the_peak_learning_rate_is_the_published_absolute_one(path):
 
 @every_recipe
 def test_steps_are_published_epochs_of_the_dataset(path):
-    config, figures = load_config(path, []), FIGURES[path.stem]
-    per_epoch = VIDEOS[path.stem.rsplit("_", 1)[1]] // figures.videos_per_step
-    assert config.train.batch_size == figures.videos_per_step * config.data.repeats
-    assert config.train.steps == figures.epochs * per_epoch
-    assert config.train.warmup_steps == figures.warmup_epochs * per_epoch
+    config, metrics = load_config(path, []), FIGURES[path.stem]
+    per_epoch = VIDEOS[path.stem.rsplit("_", 1)[1]] // metrics.videos_per_step
+    assert config.train.batch_size == metrics.videos_per_step * config.data.repeats
+    assert config.train.steps == metrics.epochs * per_epoch
+    assert config.train.warmup_steps == metrics.warmup_epochs * per_epoch
 
 
 @every_recipe

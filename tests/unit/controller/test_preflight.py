@@ -11,13 +11,13 @@ from tests.conftest import tiny_config
 
 
 def test_a_fitting_run_gets_its_shares():
-    shares = preflight(tiny_config("rl.env_runners=2", "train.workers=2"), cpus=2.5, gpus=0)
+    shares = preflight(tiny_config("rl.rollout_workers=2", "train.workers=2"), cpus=2.5, gpus=0)
     assert (shares.runner_cpus, shares.train_cpus, shares.decode_cpus) == (0.5, 0.5, 0.5)
     assert shares.runner_gpus == shares.train_gpus == 0
 
 
 def test_too_few_cpus_are_refused_with_the_numbers():
-    config = tiny_config("rl.env_runners=3", "rl.learners=1", "train.workers=2")
+    config = tiny_config("rl.rollout_workers=3", "rl.learners=1", "train.workers=2")
     with pytest.raises(ResourceError) as caught:
         preflight(config, cpus=2, gpus=0)
     message = str(caught.value)
@@ -26,7 +26,7 @@ def test_too_few_cpus_are_refused_with_the_numbers():
 
 
 def test_fixed_maskers_need_no_runners():
-    assert resident_cpus(tiny_config("masking.system=tube", "rl.env_runners=9")) == 0.5
+    assert resident_cpus(tiny_config("masking.system=tube", "rl.rollout_workers=9")) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_shared_gpus_hold_everyone(workers, runners, spare):
     gpus = workers + spare
     config = tiny_config(
         f"train.workers={workers}", f"train.batch_size={8 * workers}",
-        f"rl.env_runners={runners}", f"rl.rollout_clips={workers}",
+        f"rl.rollout_workers={runners}", f"rl.rollout_clips={workers}",
     )  # fmt: skip
     shares = preflight(config, cpus=1000, gpus=gpus)
     assert shares.train_gpus > 0.5
@@ -60,7 +60,7 @@ def test_shared_gpus_hold_everyone(workers, runners, spare):
 def test_more_train_workers_than_gpus_are_refused():
     with pytest.raises(ResourceError, match=r"train\.workers=4 need a GPU each"):
         preflight(tiny_config("train.workers=4"), cpus=8, gpus=2)
-    kinds = ("train_worker", "env_runner", "learner")
+    kinds = ("train_worker", "rollout_worker", "learner")
     on_cpu = [f"cluster.{kind}_gpus=0.0" for kind in kinds]
     assert preflight(tiny_config("train.workers=4", *on_cpu), cpus=8, gpus=2).train_gpus == 0
 

@@ -29,12 +29,12 @@ def _open(tmp_path, manifest, *overrides, must_exist=False):
 def test_the_same_run_continues_with_other_execution_settings(tmp_path, manifest):
     _open(tmp_path, manifest).close()
     directory = _open(
-        tmp_path, manifest, "cluster.mode=local", "rl.env_runners=4", "train.workers=2",
+        tmp_path, manifest, "cluster.mode=local", "rl.rollout_workers=4", "train.workers=2",
         "checkpoint.interval=2", "tracking.log_interval=1", must_exist=True,
     )  # fmt: skip
     directory.close()
     stored = load_config(directory.config_file, [])
-    assert (stored.cluster.mode, stored.rl.env_runners, stored.train.workers) == ("local", 4, 2)
+    assert (stored.cluster.mode, stored.rl.rollout_workers, stored.train.workers) == ("local", 4, 2)
     assert stored == directory.config
 
 

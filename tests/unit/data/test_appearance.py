@@ -74,8 +74,8 @@ def test_labels_belong_to_the_decoded_videos(synthetic, decoder):
     rows = class_index(synthetic.train, plan.manifest, classes)
     labels = ClipLabels(rows, plan.seed, plan.data.repeats)
     for block, clips in zip((0, 5), blocks, strict=True):
-        wanted = plan.videos(plan.positions(block))["label"].to_pylist()
-        found = [classes[number] for number in labels.at(clips.positions)]
+        wanted = plan.videos(plan.stream_indices(block))["label"].to_pylist()
+        found = [classes[number] for number in labels.at(clips.stream_indices)]
         assert found == [label for label in wanted for _ in range(2)]
 
 

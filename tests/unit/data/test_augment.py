@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tats_ray.config.data import AugmentSection
+from tats_ray.config.data import AugmentSettings
 from tats_ray.data.augment import MULTI_SCALES, augment_clips, crop_boxes, crop_motion, crop_resize
 
 CROPS = ["multi_scale", "random_resized", "center", "full"]
@@ -19,7 +19,7 @@ CROPS = ["multi_scale", "random_resized", "center", "full"]
 @given(crop=st.sampled_from(CROPS), aspect=st.floats(0.3, 3.0), first=st.integers(0, 10**9))
 @settings(max_examples=60)
 def test_boxes_lie_in_the_frame(crop, aspect, first):
-    boxes = crop_boxes(AugmentSection(crop=crop), np.full(16, aspect), seed=1, first=first)
+    boxes = crop_boxes(AugmentSettings(crop=crop), np.full(16, aspect), seed=1, first=first)
     left, top, right, bottom, flip = boxes.T
     assert (left >= -1e-6).all() and (top >= -1e-6).all()
     assert (right <= 1 + 1e-6).all() and (bottom <= 1 + 1e-6).all()
@@ -28,14 +28,14 @@ def test_boxes_lie_in_the_frame(crop, aspect, first):
 
 
 def test_center_crop_is_square_in_the_video():
-    (box,) = crop_boxes(AugmentSection(crop="center"), np.array([16 / 9]), seed=0, first=0)
+    (box,) = crop_boxes(AugmentSettings(crop="center"), np.array([16 / 9]), seed=0, first=0)
     width, height = (box[2] - box[0]) * 16 / 9, box[3] - box[1]
     assert width == pytest.approx(height)
     assert box[0] == pytest.approx(1 - box[2])
 
 
 def test_multi_scale_sides_are_the_published_ones():
-    boxes = crop_boxes(AugmentSection(crop="multi_scale"), np.full(4000, 4 / 3), seed=0, first=0)
+    boxes = crop_boxes(AugmentSettings(crop="multi_scale"), np.full(4000, 4 / 3), seed=0, first=0)
     widths = (boxes[:, 2] - boxes[:, 0]) * 4 / 3
     heights = boxes[:, 3] - boxes[:, 1]
     found = {(round(float(w), 3), round(float(h), 3)) for w, h in zip(widths, heights, strict=True)}
@@ -48,7 +48,7 @@ def test_multi_scale_sides_are_the_published_ones():
 
 
 def test_random_resized_area_and_aspect_stay_in_their_ranges():
-    section = AugmentSection(crop="random_resized", area=[0.5, 0.6], aspect=[0.8, 1.25])
+    section = AugmentSettings(crop="random_resized", area=[0.5, 0.6], aspect=[0.8, 1.25])
     boxes = crop_boxes(section, np.ones(2000), seed=0, first=0)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert (width * height <= 0.6 + 1e-5).all()
@@ -57,12 +57,12 @@ def test_random_resized_area_and_aspect_stay_in_their_ranges():
 
 
 def test_flip_share_is_the_setting():
-    boxes = crop_boxes(AugmentSection(flip=0.3), np.ones(5000), seed=0, first=0)
+    boxes = crop_boxes(AugmentSettings(flip=0.3), np.ones(5000), seed=0, first=0)
     assert boxes[:, 4].mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_boxes_belong_to_clips_and_not_to_batches():
-    section = AugmentSection(crop="random_resized", flip=0.5)
+    section = AugmentSettings(crop="random_resized", flip=0.5)
     whole = crop_boxes(section, np.full(12, 1.5), seed=3, first=100)
     part = crop_boxes(section, np.full(5, 1.5), seed=3, first=104)
     assert np.array_equal(whole[4:9], part)
@@ -70,7 +70,7 @@ def test_boxes_belong_to_clips_and_not_to_batches():
 
 def test_full_frame_at_the_same_size_changes_nothing():
     clips = torch.randint(0, 256, (2, 4, 16, 16, 3), dtype=torch.uint8)
-    boxes = torch.from_numpy(crop_boxes(AugmentSection(crop="full"), np.ones(2), seed=0, first=0))
+    boxes = torch.from_numpy(crop_boxes(AugmentSettings(crop="full"), np.ones(2), seed=0, first=0))
     pixels = augment_clips(clips, boxes, 16)
     assert torch.allclose(pixels, clips.permute(0, 4, 1, 2, 3).float() / 255, atol=1e-5)
 
@@ -154,12 +154,12 @@ def test_flip_mirrors():
 def test_a_circle_on_a_squashed_canvas_comes_back_round():
     """The canvas is square, the video 2:1: the centre crop must undo the squash."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    # A disc of radius .3 heights in the middle of a 2:1 frame, as stored on the canvas.
-    disc = (((x / 64 - 0.5) * 2) ** 2 + (y / 64 - 0.5) ** 2 < 0.3**2).float()[None, None]
+    # A disk of radius .3 heights in the middle of a 2:1 frame, as stored on the canvas.
+    disk = (((x / 64 - 0.5) * 2) ** 2 + (y / 64 - 0.5) ** 2 < 0.3**2).float()[None, None]
     box = torch.from_numpy(
-        crop_boxes(AugmentSection(crop="center"), np.array([2.0]), seed=0, first=0)
+        crop_boxes(AugmentSettings(crop="center"), np.array([2.0]), seed=0, first=0)
     )
-    seen = crop_resize(disc, box, 64)[0, 0] > 0.5
+    seen = crop_resize(disk, box, 64)[0, 0] > 0.5
     across, down = seen.any(0).sum().item(), seen.any(1).sum().item()
     assert abs(across - down) <= 2
     assert across == pytest.approx(0.6 * 64, abs=2)

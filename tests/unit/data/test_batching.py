@@ -32,10 +32,10 @@ def test_batches_are_consecutive_and_resumable(sizes, batch, batches):
         got = whole.next_batch(index * batch, batch)
         clips = read_local(got)
         assert len(got) == len(clips) == batch
-        assert clips.positions.tolist() == list(range(index * batch, (index + 1) * batch))
+        assert clips.stream_indices.tolist() == list(range(index * batch, (index + 1) * batch))
         assert clips.first == index * batch
         resumed = Batcher(_blocks(sizes, cursor.block), cursor).next_batch(index * batch, batch)
-        assert np.array_equal(read_local(resumed).positions, clips.positions)
+        assert np.array_equal(read_local(resumed).stream_indices, clips.stream_indices)
         cursor = got.after
 
 
@@ -45,5 +45,5 @@ def test_rows_of_a_batch_are_a_view(sizes, start, length):
     batch = Batcher(_blocks(sizes, 0), Cursor()).next_batch(0, 20)
     part = batch.rows(start, start + length)
     clips = read_local(part)
-    assert clips.positions.tolist() == list(range(start, start + length))
+    assert clips.stream_indices.tolist() == list(range(start, start + length))
     assert clips.first == start

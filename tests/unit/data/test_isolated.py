@@ -1,4 +1,4 @@
-"""A crash, a hang or an odd fault costs one item; a full disc ends the work on all."""
+"""A crash, a hang or an odd fault costs one item; a full disk ends the work on all."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _full_on_two(path: str, folder: str, number: int) -> Answer:
     return Answer(number)
 
 
-def test_a_full_disc_ends_the_work_and_nothing_is_begun_after_it(tmp_path):
+def test_a_full_disk_ends_the_work_and_nothing_is_begun_after_it(tmp_path):
     """Items beside the failing one may run; far fewer than the many that wait."""
 
     def work(process, number):

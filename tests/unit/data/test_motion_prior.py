@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tats_ray.models.tokens import motion_target
 
 from tats_ray.data.motion.cache import cache_file, cache_motion
 from tats_ray.data.motion.fields import (
@@ -28,6 +27,7 @@ from tats_ray.data.motion.fields import (
 )
 from tats_ray.data.motion.prior import MotionRequest, clip_motion
 from tats_ray.errors import MotionPriorError
+from tats_ray.models.tokens import motion_target
 from tests.moving_clips import (
     FRAMES,
     HEIGHT,

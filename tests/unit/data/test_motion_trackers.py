@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tats_ray.config.data import SyntheticSection
+from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.motion import trackers
 from tats_ray.data.motion.fields import grid_points
 from tats_ray.data.motion.trackers import (
@@ -86,7 +86,7 @@ def test_synthetic_objects_are_followed(tracker, share):
     near, resting = [], []
     for kind in ("linear", "circle", "zigzag"):
         for seed in range(4):
-            scene = random_scene(SyntheticSection(size=128, frames=9), kind, seed)
+            scene = random_scene(SyntheticSettings(size=128, frames=9), kind, seed)
             points, exact = _exact_track(scene, 8)
             places = tracker().track(render(scene).frames[::2], points)[-1]
             near.append(np.linalg.norm(places - exact, axis=1) * 128 < 1.5)

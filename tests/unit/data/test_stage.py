@@ -48,10 +48,12 @@ def test_good_clips_keep_order_and_pixels(table, damaged):
     _, part = _take(part_stream, 18)
     plan = build_plan(CONFIG, table)
     broken = {3, 11}
-    rows = np.concatenate([plan.videos(plan.positions(b))["path"].to_numpy() for b in range(5)])
+    rows = np.concatenate(
+        [plan.videos(plan.stream_indices(b))["path"].to_numpy() for b in range(5)]
+    )
     paths = table["path"].to_pylist()
     kept = [i for i in range(20) if paths.index(rows[i]) not in broken]
-    assert part.positions.tolist() == kept
+    assert part.stream_indices.tolist() == kept
     assert np.array_equal(part.frames, whole.frames[kept])
     whole_stream.close()
     part_stream.close()
@@ -91,7 +93,7 @@ def test_a_resumed_stream_goes_on_where_it_stopped(damaged):
     _, got = _take(resumed, 9, first=7)
     resumed.close()
     assert np.array_equal(got.frames, wanted.frames)
-    assert np.array_equal(got.positions, wanted.positions)
+    assert np.array_equal(got.stream_indices, wanted.stream_indices)
 
 
 def test_too_many_broken_videos_stop_the_run():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tats_ray.config.data import SyntheticSection
+from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.synthetic.generate import ensure_synthetic, load_truth
+from tats_ray.data.synthetic.generate import ensure_synthetic, load_ground_truth
 from tats_ray.data.synthetic.motion import CLASSES, DIRECTIONS, KINDS, motion_path
 from tats_ray.data.synthetic.scene import random_scene, random_texture, render, sample_texture
 from tats_ray.data.video_writer import write_h264
@@ -123,7 +123,7 @@ def test_files_manifest_and_truth_agree(synthetic):
     assert {row["label"] for row in rows} == set(KINDS)
     for seed, row in enumerate(rows[:6]):
         clip = render(random_scene(SECTION, row["label"], seed))
-        moving, static = load_truth(row["truth"])
+        moving, static = load_ground_truth(row["ground_truth"])
         assert np.array_equal(moving, clip.moving)
         assert np.array_equal(static, clip.static)
         decoded = decode_clips(
@@ -149,7 +149,7 @@ def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").write_text("keep")
-    section = SyntheticSection(root=str(folder), clips=2, held_out_clips=1, frames=4)
+    section = SyntheticSettings(root=str(folder), clips=2, held_out_clips=1, frames=4)
     with pytest.raises(StorageError, match=r"mine: .*it holds other files: move them"):
         ensure_synthetic(section, tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]

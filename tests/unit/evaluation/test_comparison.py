@@ -1,4 +1,4 @@
-"""Statistics of a comparison against figures worked out by hand."""
+"""Statistics of a comparison against metrics worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tats_ray.evaluation.comparison import Comparison, TrialResult, paired_diffe
 
 def _trial(arm: str, seed: int, linear: float, ratio: float = 0.9, **changes) -> TrialResult:
     given = {"steps": 10, "gflops": 2.0, "seconds": 0.5, "curve": []} | changes
-    return TrialResult(arm, ratio, seed, figures={"linear": linear}, **given)
+    return TrialResult(arm, ratio, seed, metrics={"linear": linear}, **given)
 
 
 def test_spread_is_mean_and_sample_deviation():

@@ -98,7 +98,7 @@ def test_spatial_views_lie_along_the_longer_side(aspect, wanted):
 
 
 def test_the_mean_of_views_is_that_of_a_loop(brightness):
-    config = finetune_config("data.canvas_width=48", "views.temporal=3")
+    config = finetune_config("data.stored_width=48", "views.temporal=3")
     model = build_classifier(config, 4).eval()
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(5))
@@ -121,7 +121,7 @@ def test_the_mean_of_views_is_that_of_a_loop(brightness):
 
 
 def test_a_right_classifier_is_right_and_a_broken_video_is_missing(brightness, tmp_path):
-    config = finetune_config("data.canvas_width=48")
+    config = finetune_config("data.stored_width=48")
     found = evaluate_classifier(config, str(brightness), CLASSES, brightness_weights(config))
     assert (found.videos, found.top1, found.top5) == (4, 1.0, 1.0)
     assert found.per_class == {"bright": 1.0, "dark": 1.0}
@@ -129,14 +129,14 @@ def test_a_right_classifier_is_right_and_a_broken_video_is_missing(brightness, t
     ((path, reason),) = found.missing
     assert path == str(brightness.parent / "4.mp4")
     assert reason
-    assert found.figures()["test_videos_missing"] == 1
+    assert found.metrics()["test_videos_missing"] == 1
     file, picture = write_accuracy(tmp_path, "test", found)
     assert '"missing": [{"path": ' in file.read_text()
     assert picture.stat().st_size > 1000
 
 
 def test_a_constant_classifier_gets_the_share_of_its_class(brightness):
-    config = finetune_config("data.canvas_width=48")
+    config = finetune_config("data.stored_width=48")
     weights = brightness_weights(config)
     weights["head.weight"] = np.zeros_like(weights["head.weight"])
     weights["head.bias"] = np.array([0.0, 1.0], dtype=np.float32)

@@ -158,7 +158,7 @@ def test_the_key_follows_everything_that_features_follow_from(synthetic, mae, tm
     assert key() == key(weights=decoder) == key(data=data(block_clips=1, decode_seconds=9.0))
     others = {
         key(weights=encoder), key(views=2), key(layer=1), key(data=data(stride=2)),
-        key(data=data(canvas_width=48)), key(manifest=plan.manifest.slice(0, 1)),
+        key(data=data(stored_width=48)), key(manifest=plan.manifest.slice(0, 1)),
         key(manifest=_wide(plan.manifest)),
     }  # fmt: skip
     assert len(others | {key()}) == 8

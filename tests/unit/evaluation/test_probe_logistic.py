@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from tats_ray.config.probe import ProbeSection
+from tats_ray.config.probe import ProbeSettings
 from tats_ray.evaluation import logistic, probe
 from tats_ray.evaluation.logistic import (
     EXACT,
@@ -179,7 +179,7 @@ def _videos(features, labels, readable=None):
 
 
 def _section(**values):
-    return ProbeSection(checkpoint="x", train="x", folds="x", **values)
+    return ProbeSettings(checkpoint="x", train="x", folds="x", **values)
 
 
 def _splits(folds):
@@ -224,10 +224,10 @@ def test_mean_and_deviation_are_over_folds():
         SplitResult(name, np.concatenate(scores), np.zeros(len(scores), dtype=int), 9, 1.0, {})
         for name, scores in [("a", [right, wrong, wrong, wrong]), ("b", [right, right])]
     ]
-    figures = summarize(results, ["x", "y"])
-    assert figures["top1"] == 0.625  # folds count alike, not videos
-    assert figures["top1_deviation"] == pytest.approx(np.std([0.25, 1.0], ddof=1))
-    assert figures["classes"] == {"x": 0.5, "y": None}
-    assert figures["confusion"] == [[3, 3], [0, 0]]
-    assert "top5" not in figures
+    metrics = summarize(results, ["x", "y"])
+    assert metrics["top1"] == 0.625  # folds count alike, not videos
+    assert metrics["top1_deviation"] == pytest.approx(np.std([0.25, 1.0], ddof=1))
+    assert metrics["classes"] == {"x": 0.5, "y": None}
+    assert metrics["confusion"] == [[3, 3], [0, 0]]
+    assert "top5" not in metrics
     assert "top1_deviation" not in summarize(results[:1], ["x", "y"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tats_ray
-from tats_ray import MaskedAutoencoder, ModelSection, TokenGrid, TrajectorySampler, load_run
+from tats_ray import MaskedAutoencoder, ModelSettings, TokenGrid, TrajectorySampler, load_run
 from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.manifest import read_manifest
 from tats_ray.errors import CheckpointError, VideoDecodeError
@@ -98,7 +98,7 @@ def test_what_cannot_be_opened_is_named(trained, tmp_path):
 
 def test_models_are_built_in_one_line():
     grid = TokenGrid(4, 2, 2)
-    mae = MaskedAutoencoder(ModelSection(size="tiny"), grid)
+    mae = MaskedAutoencoder(ModelSettings(size="tiny"), grid)
     patches = mae.patches(torch.rand(1, 3, 8, 32, 32))
     visible, targets = torch.tensor([[0, 5]]), torch.tensor([[1, 2, 3]])
     assert mae(patches, visible, targets).error.shape == (1, 3)

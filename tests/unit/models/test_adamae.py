@@ -158,7 +158,7 @@ def test_dropout_repeats_after_a_resume():
             torch.manual_seed(99)  # another process has other numbers in torch's generator
         else:
             second.train_step(random_clips(config, 4, first=4 * step, seed=step))
-    for name, value in first.state().heads.items():
-        assert (value == second.state().heads[name]).all(), name
+    for name, value in first.state().auxiliary.items():
+        assert (value == second.state().auxiliary[name]).all(), name
     assert F.l1_loss(torch.tensor(first.state().mae["decoder.head.bias"]),
                      torch.tensor(second.state().mae["decoder.head.bias"])) == 0  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tats_ray.config import TokenGrid, load_config
-from tats_ray.config.model import ModelSection
+from tats_ray.config.model import ModelSettings
 from tats_ray.models.mae import PatchEmbedding, build_mae, target_index
 from tats_ray.models.tokens import IMAGE_MEAN, IMAGE_STD, patchify, position_table, sinusoid_1d
 from tats_ray.training.pretraining_model import build_pretraining_model
@@ -64,7 +64,7 @@ def test_the_patch_embedding_starts_as_a_convolution_of_pytorch():
 
 def test_start_weights_are_videomaes():
     """Xavier inside encoder and decoder, PyTorch's own for the layer between them."""
-    model = ModelSection(size="small", depth=1)
+    model = ModelSettings(size="small", depth=1)
     with_motion = build_pretraining_model(
         tiny_config("model.size=small", "model.width=384", "model.heads=6", "model.depth=1",
                     "model.decoder.width=192", "model.motion_target.weight=1",
@@ -91,7 +91,7 @@ def test_start_weights_are_videomaes():
 
 def test_the_mask_token_is_cut_off_at_one_deviation():
     """Which leaves .54 of it: sqrt(1 - 2 phi(1) / (2 Phi(1) - 1)) for a normal distribution."""
-    token = build_mae(ModelSection(size="large", depth=1), CONFIG.grid, 0).decoder.mask_token
+    token = build_mae(ModelSettings(size="large", depth=1), CONFIG.grid, 0).decoder.mask_token
     assert 0.0195 < token.abs().max() <= 0.02
     assert token.std().item() == pytest.approx(0.02 * 0.5396, rel=0.1)
 

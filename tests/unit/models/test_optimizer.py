@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tats_ray.config.train import TrainSection
+from tats_ray.config.train import TrainSettings
 from tats_ray.models.mae import build_mae
 from tats_ray.models.nonfinite import spread
 from tats_ray.models.optimizer import (
@@ -20,7 +20,7 @@ from tests.conftest import tiny_config
 
 
 def test_schedule_warms_up_linearly_and_falls_as_a_half_cosine():
-    section = TrainSection(steps=110, warmup_steps=10, batch_size=512, base_lr=1e-3, min_lr=1e-4)
+    section = TrainSettings(steps=110, warmup_steps=10, batch_size=512, base_lr=1e-3, min_lr=1e-4)
     rates = [learning_rate(section.schedule, step) for step in range(110)]
     assert rates[0] == pytest.approx(2e-3 / 10)
     assert rates[9] == pytest.approx(2e-3)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tats_ray.config import TokenGrid, load_config
-from tats_ray.config.model import FeatureTargetSection
+from tats_ray.config.model import FeatureTargetSettings
 from tats_ray.data.clips import Clips
 from tats_ray.errors import ConfigError, FeatureEncoderError
 from tats_ray.models.features import FeatureEncoder
@@ -76,7 +76,7 @@ def weights(tmp_path_factory):
 
 def test_features_are_standardised_over_the_clip(weights):
     path, model = weights
-    section = FeatureTargetSection(encoder=ENCODER, weights=str(path))
+    section = FeatureTargetSettings(encoder=ENCODER, weights=str(path))
     encoder = FeatureEncoder(section, TokenGrid(4, 2, 2), 32, CPU)
     pixels = torch.rand(2, 3, 8, 32, 32)
     got = encoder(pixels)
@@ -92,7 +92,7 @@ def test_features_are_standardised_over_the_clip(weights):
 
 def test_an_encoder_with_other_patches_is_interpolated(weights):
     path, _ = weights
-    section = FeatureTargetSection(encoder=ENCODER, weights=str(path))
+    section = FeatureTargetSettings(encoder=ENCODER, weights=str(path))
     assert FeatureEncoder(section, TokenGrid(4, 4, 4), 32, CPU)(
         torch.rand(1, 3, 4, 32, 32)
     ).shape == (1, 64, 192)
@@ -108,7 +108,7 @@ def test_an_encoder_with_other_patches_is_interpolated(weights):
 )
 def test_an_encoder_that_cannot_be_had_is_named(weights, name, file, message):
     path = str(weights[0]) if file == "tiny" else file
-    section = FeatureTargetSection(encoder=name, weights=path)
+    section = FeatureTargetSettings(encoder=name, weights=path)
     with pytest.raises(FeatureEncoderError, match=message):
         FeatureEncoder(section, TokenGrid(4, 2, 2), 32, CPU)
 
@@ -129,7 +129,7 @@ def _with_motion(config, count, first):
     points = config.motion_grid
     motion = np.random.default_rng(first).normal(0, 0.02, (count, 4, points, points, 2))
     return Clips(
-        clips.frames, clips.aspects, clips.positions, clips.first, motion.astype(np.float32)
+        clips.frames, clips.aspects, clips.stream_indices, clips.first, motion.astype(np.float32)
     )
 
 
@@ -146,9 +146,9 @@ def test_the_joint_loss_is_the_weighted_sum_and_falls(weights):
     for _ in range(25):
         trainer.train_step(clips)
     reports = [report.metrics for report in trainer.reports()]
-    for figures in reports:
-        parts = [figures[f"loss/{name}"] for name in ("pixels", "motion", "features")]
-        assert figures["loss"] == pytest.approx(sum(parts), rel=1e-5)
+    for metrics in reports:
+        parts = [metrics[f"loss/{name}"] for name in ("pixels", "motion", "features")]
+        assert metrics["loss"] == pytest.approx(sum(parts), rel=1e-5)
     for name in ("pixels", "motion", "features"):
         assert reports[-1][f"loss/{name}"] < reports[0][f"loss/{name}"], name
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.model import TargetSection
+from tats_ray.config.model import TargetSettings
 from tats_ray.models.tokens import (
     copy_error,
     gather_tokens,
@@ -62,7 +62,7 @@ def test_gather_and_scatter():
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])
 def test_target_equals_the_formula(normalize, epsilon):
     patches = torch.rand(2, 3, 8, 3, dtype=torch.float64).float()
-    target = reconstruction_target(patches, TargetSection(normalize=normalize, epsilon=epsilon))
+    target = reconstruction_target(patches, TargetSettings(normalize=normalize, epsilon=epsilon))
     values = patches.numpy().astype(np.float64)
     if normalize == "channel":  # VideoMAE: per colour, unbiased
         mean, std = values.mean(2, keepdims=True), values.std(2, keepdims=True, ddof=1)
@@ -81,7 +81,7 @@ def test_the_scale_undoes_the_normalisation(normalize):
     """Also of flat patches, where epsilon decides."""
     patches = torch.rand(2, 3, 8, 3)
     patches[1, 2] = 0.25
-    section = TargetSection(normalize=normalize, epsilon=1e-4)
+    section = TargetSettings(normalize=normalize, epsilon=1e-4)
     target = reconstruction_target(patches, section)
     mean, scale = target_scale(patches, section)
     assert torch.isfinite(target).all()

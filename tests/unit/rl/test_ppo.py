@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 from tats_ray.models.sampler import PolicyOutput
 from tats_ray.models.tokens import masked_index
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
@@ -14,10 +14,10 @@ from tats_ray.rl.ppo import PPOBatch, ppo_loss
 CLIPS, DRAWS, TOKENS, VISIBLE = 3, 2, 10, 3
 
 SETTINGS = [
-    {"credit": "per_token", "action_set": "masked"},
-    {"credit": "set", "action_set": "masked"},
-    {"credit": "set", "action_set": "visible"},
-    {"credit": "set", "action_set": "visible", "set_log_prob": "plackett_luce"},
+    {"credit_level": "token", "log_prob_over": "masked"},
+    {"credit_level": "set", "log_prob_over": "masked"},
+    {"credit_level": "set", "log_prob_over": "visible"},
+    {"credit_level": "set", "log_prob_over": "visible", "set_log_prob": "plackett_luce"},
 ]
 
 
@@ -28,7 +28,7 @@ def _log_softmax(scores):
 
 def _set_log_prob(old_log_probs, draw, section):
     """The number that carries a draw's advantage, from the definition."""
-    if section.action_set == "masked":
+    if section.log_prob_over == "masked":
         return np.mean([old_log_probs[i] for i in range(TOKENS) if i not in draw])
     if section.set_log_prob == "mean":
         return np.mean([old_log_probs[i] for i in draw])
@@ -45,7 +45,7 @@ def _reference(new_scores, value, batch, section):
     for clip in range(CLIPS):
         new, old = _log_softmax(new_scores[clip]), batch["old_log_probs"][clip]
         for draw in range(DRAWS):
-            if section.credit == "per_token":
+            if section.credit_level == "token":
                 targets = batch["targets"][clip, draw]
                 pairs = [(new[t] - old[t], batch["advantage"][clip, draw, j])
                          for j, t in enumerate(targets)]  # fmt: skip
@@ -90,7 +90,7 @@ def _case(section, seed):
     )
     targets = masked_index(torch.from_numpy(visible.reshape(-1, VISIBLE)), TOKENS).numpy()
     targets = targets.reshape(CLIPS, DRAWS, -1)
-    shape = targets.shape if section.credit == "per_token" else (CLIPS, DRAWS)
+    shape = targets.shape if section.credit_level == "token" else (CLIPS, DRAWS)
     old_scores = rng.normal(size=(CLIPS, TOKENS))
     batch = {
         "old_log_probs": np.stack([_log_softmax(row) for row in old_scores]),
@@ -111,7 +111,7 @@ def _loss(new_scores, value, batch, section):
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s.values()))
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_equals_the_reference(settings, seed):
-    section = RLSection(**settings)
+    section = RLSettings(**settings)
     new_scores, value, batch = _case(section, seed)
     got = _loss(torch.from_numpy(new_scores), value, batch, section)
     for name, wanted in _reference(new_scores, value, batch, section).items():
@@ -120,7 +120,7 @@ def test_loss_equals_the_reference(settings, seed):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s.values()))
 def test_gradient_equals_finite_differences_of_the_reference(settings):
-    section = RLSection(**settings)
+    section = RLSettings(**settings)
     new_scores, value, batch = _case(section, 7)
     scores = torch.from_numpy(new_scores).requires_grad_()
     _loss(scores, value, batch, section).total.backward()
@@ -137,7 +137,7 @@ def test_gradient_equals_finite_differences_of_the_reference(settings):
 
 
 def test_the_first_epoch_has_ratio_one_and_no_clipping():
-    section = RLSection()
+    section = RLSettings()
     _, value, batch = _case(section, 1)
     got = _loss(torch.from_numpy(batch["old_log_probs"].copy()), value, batch, section)
     assert got.ratio_max.item() == pytest.approx(1.0)
@@ -146,7 +146,7 @@ def test_the_first_epoch_has_ratio_one_and_no_clipping():
 
 
 def test_a_runaway_ratio_stays_finite():
-    section = RLSection(log_ratio_limit=5.0)
+    section = RLSettings(log_ratio_limit=5.0)
     new_scores, value, batch = _case(section, 1)
     got = _loss(torch.from_numpy(new_scores * 500), value, batch, section)
     assert torch.isfinite(torch.stack(list(got))).all()

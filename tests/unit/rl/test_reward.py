@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.config.rl import RLSection
+from tats_ray.config.rl import RLSettings
 from tats_ray.data.clips import Clips
 from tats_ray.rl.reward import compute_advantages
 from tats_ray.training.policy import build_environment
@@ -15,13 +15,13 @@ VALUE = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 
 
 PER_TOKEN = {
-    "credit": "per_token", "action_set": "masked", "reward_sign": 1, "baseline": "critic",
+    "credit_level": "token", "log_prob_over": "masked", "reward_sign": 1, "baseline": "critic",
     "whiten": "clip",
 }  # fmt: skip
 
 
 def _advantages(**settings):
-    section = RLSection(draws_per_clip=3, **(PER_TOKEN | settings))
+    section = RLSettings(draws_per_clip=3, **(PER_TOKEN | settings))
     return compute_advantages(ERROR, VALUE, section)
 
 
@@ -33,12 +33,12 @@ def test_critic_baseline_without_whitening_is_reward_minus_value(sign):
 
 
 def test_set_credit_has_one_number_per_draw():
-    got = _advantages(credit="set", baseline="none", whiten="none")
+    got = _advantages(credit_level="set", baseline="none", whiten="none")
     assert torch.allclose(got.advantage, ERROR.mean(2))
 
 
 def test_group_baseline_centres_the_draws_of_a_clip():
-    got = _advantages(credit="set", baseline="group", whiten="none")
+    got = _advantages(credit_level="set", baseline="group", whiten="none")
     assert torch.allclose(got.advantage.mean(1), torch.zeros(4, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(got.advantage, ERROR.mean(2) - ERROR.mean((1, 2))[:, None])
 
@@ -66,20 +66,22 @@ def test_beyond_copy_bounds_the_error_by_that_of_a_copy():
     clips = random_clips(tiny_config(), 4)
     frames = np.repeat(clips.frames[:, :1], clips.frames.shape[1], axis=1)
     frames[:, 4:, :16, :16] = 255 - frames[:, 4:, :16, :16][..., ::-1, :]  # token (0, 0) changes
-    still = Clips(frames, clips.aspects, clips.positions, 0)
+    still = Clips(frames, clips.aspects, clips.stream_indices, 0)
     visible = torch.tensor([[3, 7, 11, 15]]).expand(4, -1)
     errors = {}
-    for reward in ("error", "beyond_copy"):
+    for reward in ("error", "copy_clipped_error"):
         config = tiny_config(f"rl.reward={reward}")
         environment = build_environment(config, torch.device("cpu"))
         environment.observe(still)
         targets, errors[reward] = environment.score(visible)
     place = targets[0] % 4
     assert (errors["error"] > 0.1).all()
-    assert errors["beyond_copy"][:, place != 0].max() == 0
-    assert errors["beyond_copy"].max() == 0  # each change has a slice beside it that is the same
+    assert errors["copy_clipped_error"][:, place != 0].max() == 0
+    assert (
+        errors["copy_clipped_error"].max() == 0
+    )  # each change has a slice beside it that is the same
     frames[:, 4:6, :16, :16] = 128 + 7 * np.arange(16)[:, None, None]  # now one that has none
-    environment.observe(Clips(frames, clips.aspects, clips.positions, 0))
+    environment.observe(Clips(frames, clips.aspects, clips.stream_indices, 0))
     _, bounded = environment.score(visible)
     changed = (targets[0] == 8).nonzero().item()
     assert (bounded[:, changed] > 0.1).all()

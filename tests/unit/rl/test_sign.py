@@ -86,16 +86,16 @@ def test_only_the_square_is_hard():
     assert error[cover > 0.2].mean() > 4 * error[cover == 0].mean()
 
 
-GROUP = ["rl.credit=set", "rl.draws_per_clip=4", "rl.baseline=group", "rl.whiten=batch"]
+GROUP = ["rl.credit_level=set", "rl.draws_per_clip=4", "rl.baseline=group", "rl.whiten=batch"]
 
 
 @pytest.mark.parametrize(
     ("settings", "rises"),
     [
-        (["rl.credit=per_token", "rl.action_set=masked", "rl.reward_sign=1"], True),
-        (["rl.credit=per_token", "rl.action_set=masked", "rl.reward_sign=-1"], False),
-        ([*GROUP, "rl.action_set=visible", "rl.reward_sign=-1"], True),
-        ([*GROUP, "rl.action_set=visible", "rl.reward_sign=1"], False),
+        (["rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward_sign=1"], True),
+        (["rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward_sign=-1"], False),
+        ([*GROUP, "rl.log_prob_over=visible", "rl.reward_sign=-1"], True),
+        ([*GROUP, "rl.log_prob_over=visible", "rl.reward_sign=1"], False),
     ],
     ids=["masked +error", "masked -error", "visible -error", "visible +error"],
 )

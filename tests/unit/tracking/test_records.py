@@ -163,7 +163,7 @@ def test_one_warning_a_minute(capsys):
     now = 0.0
     warning = RepeatedWarning(lambda: now)
     for now in range(0, 150, 5):  # noqa: B007
-        warning.say("refused")
+        warning.log("refused")
     assert capsys.readouterr().out.count("refused") == 3
     warning.end("well")
     warning.end("well")

@@ -108,7 +108,7 @@ def test_damaged_progress_is_refused(tmp_path, trained):
     path = write_checkpoint(tmp_path, trained, _progress(1), keep=2)
     file = path / "progress.json"
     content = json.loads(file.read_text())
-    for spoiled in ("{", "[]", json.dumps({**content, "format": 99}), json.dumps({"format": 1})):
+    for spoiled in ("{", "[]", json.dumps({**content, "format": 99}), json.dumps({"format": 2})):
         file.write_text(spoiled)
         with pytest.raises(CheckpointError, match=r"progress\.json"):
             read_progress(path)

@@ -96,9 +96,9 @@ def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path, m
 
 def test_an_interrupted_evaluation_is_made_up_for(whole, synthetic, tmp_path):
     done = json.loads((whole / "summary.json").read_text())
-    figures = ("top1", "top5", "mean_class_accuracy", "test_videos", "test_videos_missing")
+    metrics = ("top1", "top5", "mean_class_accuracy", "test_videos", "test_videos_missing")
     try:
-        trained = {name: value for name, value in done.items() if name not in figures}
+        trained = {name: value for name, value in done.items() if name not in metrics}
         (whole / "summary.json").write_text(json.dumps(trained))
         config = _config(synthetic, whole.parent, "run")
         assert finetune(config, must_resume=False) == done
@@ -106,7 +106,7 @@ def test_an_interrupted_evaluation_is_made_up_for(whole, synthetic, tmp_path):
         (whole / "summary.json").write_text(json.dumps(done))
 
 
-def test_evaluate_command_repeats_the_figures_and_takes_other_views(whole, capsys):
+def test_evaluate_command_repeats_the_metrics_and_takes_other_views(whole, capsys):
     wanted = json.loads((whole / "evaluation" / "held_out.json").read_text())
     assert evaluate_main([str(whole)]) == 0
     assert json.loads((whole / "evaluation" / "held_out.json").read_text()) == wanted
@@ -156,7 +156,7 @@ def test_the_stored_configuration_is_complete(whole):
     assert stored["data"]["augment"]["rand_augment"] == "rand-m7-n4-mstd0.5-inc1"
 
 
-def test_mlflow_has_the_run_and_the_test_figures(synthetic, tmp_path):
+def test_mlflow_has_the_run_and_the_test_metrics(synthetic, tmp_path):
     config = _config(
         synthetic, tmp_path, "tracked", "train.steps=2", "tracking.mlflow=true",
         "views.temporal=1", "views.spatial=1",

@@ -60,12 +60,12 @@ def test_a_joint_sampler_comes_along_where_it_has_the_same_shape(tmp_path):
     given = f"train.initial_weights={tmp_path}"
     same = MAETrainer(tiny_config(given, *ADAMAE), CPU).state()
     assert _equal(same.mae, state.trainer.mae)
-    assert _equal(same.heads, state.trainer.heads)
-    larger = ["data.size=64", "data.canvas_height=64", "data.canvas_width=64"]  # more positions
+    assert _equal(same.auxiliary, state.trainer.auxiliary)
+    larger = ["data.size=64", "data.stored_height=64", "data.stored_width=64"]  # more positions
     other = MAETrainer(tiny_config(given, *ADAMAE, *larger), CPU).state()
     assert _equal(other.mae, state.trainer.mae)
     fresh = MAETrainer(tiny_config(*ADAMAE, *larger), CPU).state()
-    assert _equal(other.heads, fresh.heads)
+    assert _equal(other.auxiliary, fresh.auxiliary)
 
 
 def test_another_system_takes_the_autoencoder_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""Small real discs that can fill up or turn read-only."""
+"""Small real disks that can fill up or turn read-only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SmallDisc:
         path.mkdir()
         done = _mount("-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path))
         if done.returncode:
-            pytest.skip(f"no small disc can be mounted here ({done.stderr.strip()})")
+            pytest.skip(f"no small disk can be mounted here ({done.stderr.strip()})")
 
     def fill(self, spare: int = 0) -> None:
         """Leaves about `spare` bytes."""

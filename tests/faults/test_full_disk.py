@@ -1,4 +1,4 @@
-"""Whatever is written: a full or read-only disc is one error with path and remedy, and what was
+"""Whatever is written: a full or read-only disk is one error with path and remedy, and what was
 written before stays as it was."""
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from tats_ray.training.work import TrainState
 
 from tats_ray.cli.prepare import prepare_data_main
-from tats_ray.config.compare import CompareSection
-from tats_ray.config.data import SyntheticSection
+from tats_ray.config.compare import CompareSettings
+from tats_ray.config.data import SyntheticSettings
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
@@ -61,7 +61,7 @@ def _metrics(folder):
 
 
 def _synthetic(folder, clips=8):
-    section = SyntheticSection(clips=clips, held_out_clips=4, frames=12, size=64)
+    section = SyntheticSettings(clips=clips, held_out_clips=4, frames=12, size=64)
     ensure_synthetic(section, folder)
 
 
@@ -87,7 +87,7 @@ def _run_file(folder):
 
 
 def _comparison(folder):
-    section = CompareSection.model_construct(
+    section = CompareSettings.model_construct(
         arms={"random": [], "tats": []}, ratios=[0.75], seeds=[0, 1], references=["random"]
     )
     results = [
@@ -101,7 +101,7 @@ def _comparison(folder):
 WRITERS = [
     _checkpoint, _metrics, _synthetic, _features, _manifest, _motion, _run_file, _comparison,
 ]  # fmt: skip
-# Small files, which a nearly full disc takes until nothing is left at all.
+# Small files, which a nearly full disk takes until nothing is left at all.
 SMALL = (_run_file, _comparison)
 
 
@@ -114,78 +114,78 @@ def _check(error: StorageError, folder: Path, reason: str) -> None:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_a_full_disc_is_named_and_nothing_half_written_stays(disc_of, write):
-    disc = disc_of(64)
-    disc.fill(spare=8192)
-    before = {path.name for path in disc.path.iterdir()}
+def test_a_full_disk_is_named_and_nothing_half_written_stays(disk_of, write):
+    disk = disk_of(64)
+    disk.fill(spare=8192)
+    before = {path.name for path in disk.path.iterdir()}
     if write in SMALL:
-        disc.free()
-        disc.fill()
+        disk.free()
+        disk.fill()
     with pytest.raises(StorageError) as caught:
-        write(disc.path)
-    _check(caught.value, disc.path, "No space left on device")
-    left = {path.name for path in disc.path.rglob("*") if path.is_file()} - before
+        write(disk.path)
+    _check(caught.value, disk.path, "No space left on device")
+    left = {path.name for path in disk.path.rglob("*") if path.is_file()} - before
     assert left <= {"metrics.jsonl", ".lock"}
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_a_read_only_disc_is_named(disc_of, write):
-    disc = disc_of(64)
-    disc.make_read_only()
+def test_a_read_only_disk_is_named(disk_of, write):
+    disk = disk_of(64)
+    disk.make_read_only()
     with pytest.raises(StorageError) as caught:
-        write(disc.path)
-    _check(caught.value, disc.path, "Read-only file system")
+        write(disk.path)
+    _check(caught.value, disk.path, "Read-only file system")
 
 
-def test_an_old_report_of_a_comparison_survives_the_full_disc(disc_of):
+def test_an_old_report_of_a_comparison_survives_the_full_disk(disk_of):
     """A picture that does not fit leaves the older one whole; room for the tables alone."""
-    disc = disc_of(256)
-    _comparison(disc.path)
-    before = {path.name: path.read_bytes() for path in disc.path.iterdir()}
+    disk = disk_of(256)
+    _comparison(disk.path)
+    before = {path.name: path.read_bytes() for path in disk.path.iterdir()}
     assert {"results.md", "results.csv", "accuracy_by_ratio.png"} <= set(before)
-    disc.fill(spare=8192)
+    disk.fill(spare=8192)
     with pytest.raises(StorageError, match=r"accuracy_by_ratio\.png: cannot be written"):
-        _comparison(disc.path)
-    (disc.path / "ballast").unlink()
-    assert {path.name: path.read_bytes() for path in disc.path.iterdir()} == before
+        _comparison(disk.path)
+    (disk.path / "ballast").unlink()
+    assert {path.name: path.read_bytes() for path in disk.path.iterdir()} == before
 
 
-def test_many_synthetic_clips_are_written_by_processes_that_tell(disc_of):
-    disc = disc_of(256)
+def test_many_synthetic_clips_are_written_by_processes_that_tell(disk_of):
+    disk = disk_of(256)
     with pytest.raises(StorageError) as caught:
-        _synthetic(disc.path, clips=40)
-    _check(caught.value, disc.path, "No space left on device")
-    assert not list((disc.path / "synthetic").iterdir())
+        _synthetic(disk.path, clips=40)
+    _check(caught.value, disk.path, "No space left on device")
+    assert not list((disk.path / "synthetic").iterdir())
 
 
-def test_the_last_checkpoint_stays_and_loads(disc_of):
-    disc = disc_of(400)
-    _checkpoint(disc.path, 1)
-    _checkpoint(disc.path, 2)
-    wanted = (disc.path / "checkpoints" / "step_00000002" / "mae.safetensors").read_bytes()
-    disc.fill(spare=20_000)
+def test_the_last_checkpoint_stays_and_loads(disk_of):
+    disk = disk_of(400)
+    _checkpoint(disk.path, 1)
+    _checkpoint(disk.path, 2)
+    wanted = (disk.path / "checkpoints" / "step_00000002" / "mae.safetensors").read_bytes()
+    disk.fill(spare=20_000)
     with pytest.raises(StorageError):
-        _checkpoint(disc.path, 3)
+        _checkpoint(disk.path, 3)
     with pytest.raises(StorageError):
-        _checkpoint(disc.path, 2)  # the same step again, after a resume
-    found = checkpoints(disc.path / "checkpoints")
+        _checkpoint(disk.path, 2)  # the same step again, after a resume
+    found = checkpoints(disk.path / "checkpoints")
     assert [path.name for path in found] == ["step_00000001", "step_00000002"]
     assert (found[-1] / "mae.safetensors").read_bytes() == wanted
     assert read_state(found[-1]).trainer.step == 2
-    assert sorted(path.name for path in (disc.path / "checkpoints").iterdir()) == [
+    assert sorted(path.name for path in (disk.path / "checkpoints").iterdir()) == [
         "step_00000001", "step_00000002",
     ]  # fmt: skip
-    disc.free()
-    _checkpoint(disc.path, 2)
-    _checkpoint(disc.path, 3)
-    assert read_state(checkpoints(disc.path / "checkpoints")[-1]).trainer.step == 3
+    disk.free()
+    _checkpoint(disk.path, 2)
+    _checkpoint(disk.path, 3)
+    assert read_state(checkpoints(disk.path / "checkpoints")[-1]).trainer.step == 3
 
 
-def test_records_before_the_full_disc_are_whole(disc_of):
-    disc = disc_of(64)
+def test_records_before_the_full_disk_are_whole(disk_of):
+    disk = disk_of(64)
     with pytest.raises(StorageError, match=r"metrics\.jsonl"):
-        _metrics(disc.path)
-    records = read_records(disc.path / "metrics.jsonl")
+        _metrics(disk.path)
+    records = read_records(disk.path / "metrics.jsonl")
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
     assert len(records) > 100
 
@@ -195,7 +195,7 @@ def test_a_limit_of_file_sizes_is_told(tmp_path):
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from tests.faults.test_full_disc import _checkpoint\n"
+        "from tests.faults.test_full_disk import _checkpoint\n"
         "from tats_ray.errors import StorageError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try:\n    _checkpoint(Path(sys.argv[1]))\n"
@@ -219,38 +219,38 @@ def videos(tmp_path):
     return folder
 
 
-def test_preparing_data_stops_at_the_full_disc_and_blames_no_video(disc_of, videos, capsys):
+def test_preparing_data_stops_at_the_full_disk_and_blames_no_video(disk_of, videos, capsys):
     for option in (["--reencode"], ["--motion", "lucas_kanade", "--motion-folder"]):
-        disc = disc_of(64)
-        disc.fill(spare=8192)
+        disk = disk_of(64)
+        disk.fill(spare=8192)
         manifest = videos.parent / "m.parquet"
         manifest.unlink(missing_ok=True)
-        code = prepare_data_main([str(videos), str(manifest), *option, str(disc.path / "out")])
+        code = prepare_data_main([str(videos), str(manifest), *option, str(disk.path / "out")])
         output = capsys.readouterr()
         assert code == 1
         assert "No space left on device" in output.err
-        assert output.err.startswith(f"error: {disc.path}")
+        assert output.err.startswith(f"error: {disk.path}")
         assert output.err.count("\n") == 1
-        assert not [path for path in (disc.path / "out").rglob("*") if path.is_file()]
+        assert not [path for path in (disk.path / "out").rglob("*") if path.is_file()]
 
 
-def test_an_old_manifest_survives_the_full_disc(disc_of, videos, capsys):
-    disc = disc_of(64)
-    manifest = disc.path / "m.parquet"
+def test_an_old_manifest_survives_the_full_disk(disk_of, videos, capsys):
+    disk = disk_of(64)
+    manifest = disk.path / "m.parquet"
     assert prepare_data_main([str(videos), str(manifest)]) == 0
     shutil.copy(videos / "a.mp4", videos / "d.mp4")
-    disc.fill()
+    disk.fill()
     assert prepare_data_main([str(videos), str(manifest)]) == 1
     assert f"error: {manifest}: cannot be written (No space left" in capsys.readouterr().err
     assert read_manifest(manifest).num_rows == 3
 
 
-def test_features_come_back_after_the_disc_is_freed(disc_of):
-    disc = disc_of(256)
-    disc.fill(spare=8192)
+def test_features_come_back_after_the_disk_is_freed(disk_of):
+    disk = disk_of(256)
+    disk.fill(spare=8192)
     with pytest.raises(StorageError):
-        _features(disc.path)
-    disc.free()
-    _features(disc.path)
-    (file,) = disc.path.glob("*.safetensors")
+        _features(disk.path)
+    disk.free()
+    _features(disk.path)
+    (file,) = disk.path.glob("*.safetensors")
     assert load_file(file)["features"].shape == (500, 64)

@@ -1,11 +1,11 @@
-"""Base of every configuration section."""
+"""Base of every configuration settings."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
     """Immutable, strictly typed, closed: an unknown key or a wrong type is an error."""
 
     model_config = ConfigDict(

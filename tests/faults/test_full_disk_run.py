@@ -1,4 +1,4 @@
-"""Pre-training and comparing on a disc that fills up: one line, and the same command goes on."""
+"""Pre-training and comparing on a disk that fills up: one line, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
-from tests.faults.disc import SmallDisc
+from tests.faults.disk import SmallDisc
 from tests.runs.command import STEPS, Run
 from tests.runs.test_compare_job import _finish, _rows, _tree
 
@@ -35,9 +35,9 @@ def _size_kib(run: Run) -> int:
     return sum(file.stat().st_size for file in newest.iterdir()) // 1024
 
 
-def test_a_disc_that_fills_up_costs_one_line_and_no_checkpoint(whole, synthetic, disc_of):
-    disc: SmallDisc = disc_of(int(4.5 * _size_kib(whole)) + 64)
-    run = Run(synthetic, disc.path, "full", *SETTINGS)
+def test_a_disk_that_fills_up_costs_one_line_and_no_checkpoint(whole, synthetic, disk_of):
+    disk: SmallDisc = disk_of(int(4.5 * _size_kib(whole)) + 64)
+    run = Run(synthetic, disk.path, "full", *SETTINGS)
     message = _fails(run)
     assert message.startswith(f"error: {run.path / 'checkpoints'}")
     assert "No space left on device" in message
@@ -45,7 +45,7 @@ def test_a_disc_that_fills_up_costs_one_line_and_no_checkpoint(whole, synthetic,
     found = checkpoints(run.path / "checkpoints")
     assert 1 <= len(found) < STEPS
     assert read_state(found[-1]).trainer.step == len(found)
-    disc.resize(32 * _size_kib(whole))
+    disk.resize(32 * _size_kib(whole))
     run.finish("--resume")
     assert run.summary()["resumed_from"] == len(found)
     wanted, got = whole.weights(), run.weights()
@@ -57,10 +57,10 @@ def test_a_disc_that_fills_up_costs_one_line_and_no_checkpoint(whole, synthetic,
     assert losses[0] == losses[1]
 
 
-def test_a_read_only_place_is_named_before_anything_starts(synthetic, disc_of):
-    disc = disc_of(256)
-    disc.make_read_only()
-    run = Run(synthetic, disc.path, "never", *SETTINGS)
+def test_a_read_only_place_is_named_before_anything_starts(synthetic, disk_of):
+    disk = disk_of(256)
+    disk.make_read_only()
+    run = Run(synthetic, disk.path, "never", *SETTINGS)
     message = _fails(run)
     assert message == (
         f"error: {run.path}: cannot be written (Read-only file system); make it writable, or "
@@ -69,37 +69,37 @@ def test_a_read_only_place_is_named_before_anything_starts(synthetic, disc_of):
 
 
 @pytest.mark.parametrize("execution", ["in_turn", "tasks"])
-def test_a_comparison_ends_at_the_first_write_that_fails(execution, synthetic, disc_of, tmp_path):
-    """Every further trial would meet the same disc; with space the same command goes on."""
-    disc = disc_of(160)
+def test_a_comparison_ends_at_the_first_write_that_fails(execution, synthetic, disk_of, tmp_path):
+    """Every further trial would meet the same disk; with space the same command goes on."""
+    disk = disk_of(160)
     section = {"execution": execution, "seeds": [0]}
     tree = _tree(
-        synthetic, disc.path, compare=section, tracking={"mlflow": False},
+        synthetic, disk.path, compare=section, tracking={"mlflow": False},
         cluster={"mode": "local", "cpus": 1, "object_store_mb": 100},
     )  # fmt: skip
     tree["pretrain"]["cluster"] = {"mode": "serial"}
     output = _finish(tree, tmp_path, code=1)
     message = output.splitlines()[-1]
-    trials = disc.path / "study" / "trials"
+    trials = disk.path / "study" / "trials"
     assert message.startswith(f"error: {trials}"), output
     assert "cannot be written (No space left on device); free some space there" in message
     assert "Traceback" not in output, output
     assert "failed" not in output, output
     if execution == "in_turn":  # a task may have begun before the first one's end is known
         assert [path.name for path in trials.iterdir()] == ["random-0.75-0"]
-    disc.resize(8192)
+    disk.resize(8192)
     _finish(tree, tmp_path)
-    assert len(_rows(disc.path)) == 2
+    assert len(_rows(disk.path)) == 2
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_a_comparison_names_its_place_before_anything_starts(fault, synthetic, disc_of, tmp_path):
-    disc = disc_of(64)
+def test_a_comparison_names_its_place_before_anything_starts(fault, synthetic, disk_of, tmp_path):
+    disk = disk_of(64)
     if fault == "full":
-        (disc.path / "study").mkdir()
-        disc.fill()
+        (disk.path / "study").mkdir()
+        disk.fill()
     else:
-        disc.make_read_only()
-    output = _finish(_tree(synthetic, disc.path), tmp_path, code=1)
+        disk.make_read_only()
+    output = _finish(_tree(synthetic, disk.path), tmp_path, code=1)
     assert output.count("\n") == 1
-    assert output.startswith(f"error: {disc.path / 'study'}")
+    assert output.startswith(f"error: {disk.path / 'study'}")
