@@ -174,7 +174,8 @@ class Config(JobConfig):
         learners, part = max(1, self.rl.learners), self.rl.minibatch_clips
         if self.rollout_clips % learners:
             raise ValueError(
-                f"rl.learners {learners} does not divide the {self.rollout_clips} clips that a step rolls out"
+                f"rl.learners {learners} does not divide the {self.rollout_clips} clips that a "
+                "step rolls out"
             )
         if part is not None and (part % learners or self.rollout_clips % part):
             raise ValueError(

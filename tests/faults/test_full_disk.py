@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tats_ray.training.work import TrainState
 
 from tats_ray.cli.prepare import prepare_data_main
 from tats_ray.config.compare import CompareSettings
@@ -36,6 +35,7 @@ from tats_ray.training.checkpoint import (
     read_state,
     write_checkpoint,
 )
+from tats_ray.training.pretraining_model import MAEState
 from tests.conftest import tiny_config
 
 VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
@@ -44,7 +44,7 @@ VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint
 def _state(step):
     rng = np.random.default_rng(step)
     weights = {"w": rng.random((100, 100))}
-    return RunState(TrainState(step, weights, {}, {"w/step": np.ones(())}), None)
+    return RunState(MAEState(step, weights, {}, {"w/step": np.ones(())}), None)
 
 
 def _checkpoint(folder, step=1):
