@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tats_ray.config.model import ModelSettings
     from tats_ray.evaluation.trained_run import load_run
     from tats_ray.models.mae import MaskedAutoencoder
-    from tats_ray.models.sampler import TrajectorySampler
+    from tats_ray.models.samplers import TrajectorySampler
 
 __all__ = ["MaskedAutoencoder", "ModelSettings", "TokenGrid", "TrajectorySampler", "load_run"]
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ _PLACES = {
     "MaskedAutoencoder": "tats_ray.models.mae",
     "ModelSettings": "tats_ray.config.model",
     "TokenGrid": "tats_ray.config.geometry",
-    "TrajectorySampler": "tats_ray.models.sampler",
+    "TrajectorySampler": "tats_ray.models.samplers",
     "load_run": "tats_ray.evaluation.trained_run",
 }
 

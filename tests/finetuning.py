@@ -6,7 +6,7 @@ import numpy as np
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as
-from tats_ray.data.labels import ClipLabels
+from tats_ray.data.labelled_clips import ClipLabels
 
 TINY_FINETUNE = [
     "run.name=test", "data.frames=8", "data.stride=1", "data.size=32", "data.stored_height=32",

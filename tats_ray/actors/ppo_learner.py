@@ -22,9 +22,8 @@ from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
 from tats_ray.models.mae import PatchEmbedding
-from tats_ray.models.nonfinite import Ranks
-from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import PolicyOutput
+from tats_ray.models.numerics import Ranks, autocast
+from tats_ray.models.samplers import PolicyOutput
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout

@@ -22,7 +22,7 @@ from tats_ray.actors.decode_stream import read_remote
 from tats_ray.config import config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import TatsRayError
-from tats_ray.models.precision import default_device
+from tats_ray.models.numerics import default_device
 from tats_ray.models.state import load_model_state
 from tats_ray.rl.gym_environment import MaskingVectorEnv
 from tats_ray.rl.learner import VersionedWeights

@@ -21,7 +21,7 @@ from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, start_hub
 from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.rl.learner import VersionedWeights
 from tats_ray.training.trainer import BuildTrainer, TrainerState
 

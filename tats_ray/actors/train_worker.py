@@ -21,8 +21,8 @@ from tats_ray.errors import (
     NonFiniteError,
     TatsRayError,
 )
-from tats_ray.models.nonfinite import Ranks
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.numerics import Ranks
+from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.models.state import load_model_state
 from tats_ray.rl.learner import VersionedWeights
 from tats_ray.training.trainer import BuildTrainer, Masks

@@ -30,7 +30,7 @@ def _benchmark(given: argparse.Namespace) -> int:
     }
     use_threads(max(config.cluster.threads for config in configs.values()))
     from tats_ray.controller.benchmark import measure_step
-    from tats_ray.models.precision import default_device
+    from tats_ray.models.numerics import default_device
 
     sys.stdout.write(f"device {default_device()}\n")
     for system, config in configs.items():

@@ -27,7 +27,7 @@ from tats_ray.data.motion.prior import clip_motion
 from tats_ray.data.stage import Quarantine, clip_request, motion_request
 from tats_ray.data.synthetic.scene import random_scene, render
 from tats_ray.data.video_writer import write_h264
-from tats_ray.models.precision import default_device
+from tats_ray.models.numerics import default_device
 
 WARM_UP_STEPS = 3
 

@@ -11,7 +11,7 @@ import torch
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.controller.mlflow_link import record_synchronised, synchronise
 from tats_ray.controller.run_directory import RunDirectory
-from tats_ray.data.labels import class_index
+from tats_ray.data.labelled_clips import class_index
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
 from tats_ray.evaluation.multi_view import (
@@ -20,13 +20,13 @@ from tats_ray.evaluation.multi_view import (
     build_view_plan,
     score_videos,
 )
-from tats_ray.models.precision import default_device
+from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
 from tats_ray.tracking.probe_report import save_confusion
 from tats_ray.tracking.tracker import TrackedRun
 from tats_ray.training.checkpoint import newest_checkpoint
-from tats_ray.training.finetune_state import read_classifier
+from tats_ray.training.classifier import read_classifier
 
 _DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the metrics
 
@@ -100,7 +100,7 @@ def evaluate_classifier(
         scores = score_videos(build_view_plan(config), videos, scorer)
     else:
         from tats_ray.actors.cluster import cluster_resources, preflight
-        from tats_ray.actors.view_scorers import score_videos_on_ray
+        from tats_ray.actors.evaluation_tasks import score_videos_on_ray
 
         resources = preflight(config, *cluster_resources())
         scores = score_videos_on_ray(config, videos, len(classes), weights, resources)

@@ -17,15 +17,13 @@ from tats_ray.controller.records import NoInspection
 from tats_ray.controller.run import run_task
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
-from tats_ray.data.appearance import build_labelled_plan
-from tats_ray.data.labels import ClipLabels, class_index, classes_of
+from tats_ray.data.labelled_clips import ClipLabels, build_labelled_plan, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState
-from tats_ray.training.classifier_trainer import ClassifierTrainer
-from tats_ray.training.finetune_state import build_classifier, read_classifier
+from tats_ray.training.classifier import ClassifierTrainer, build_classifier, read_classifier
 
 
 class LabelledData(NamedTuple):

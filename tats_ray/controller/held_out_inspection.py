@@ -8,8 +8,7 @@ from typing import Any
 from tats_ray.config import Config
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
-from tats_ray.evaluation.enrichment import Enrichment
-from tats_ray.evaluation.held_out import load_held_out
+from tats_ray.evaluation.held_out import Enrichment, load_held_out
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
 from tats_ray.storage import writing
 from tats_ray.tracking.pictures import save_pictures

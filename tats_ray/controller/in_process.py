@@ -14,8 +14,7 @@ from tats_ray.controller.executor import Completed, StartingPoint, Task
 from tats_ray.data.clips import ClipBatch
 from tats_ray.data.serial_stream import SerialClipStream, read_local
 from tats_ray.data.stage import Quarantine
-from tats_ray.models.nonfinite import Fault
-from tats_ray.models.precision import default_device
+from tats_ray.models.numerics import Fault, default_device
 from tats_ray.rl.learner import InProcessPolicy
 from tats_ray.rl.rollout import Rollout
 from tats_ray.training.checkpoint import RunState

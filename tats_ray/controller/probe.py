@@ -15,7 +15,7 @@ import torch
 from tats_ray.config import dump_config
 from tats_ray.config.probe import ProbeConfig, ProbeSettings
 from tats_ray.controller.run_directory import read_json
-from tats_ray.data.labels import class_index, classes_of
+from tats_ray.data.labelled_clips import class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.errors import CheckpointError, ResourceError
 from tats_ray.evaluation.feature_cache import feature_key, read_features, write_features
@@ -34,7 +34,7 @@ from tats_ray.evaluation.splits import (
     places_of,
     read_folds,
 )
-from tats_ray.models.precision import default_device
+from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
 from tats_ray.tracking.console import log
@@ -178,7 +178,7 @@ def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeature
             "cluster.threads or cluster.decode_cpus"
         )
     gpu_share = max(gpus / (cpus // share), 1 / _TASKS_PER_GPU) if gpus else 0.0
-    from tats_ray.actors.feature_tasks import extract_with_ray
+    from tats_ray.actors.evaluation_tasks import extract_with_ray
 
     return extract_with_ray(
         plan, cpus=share, gpus=min(gpu_share, 1.0), wait_seconds=cluster.wait_seconds

@@ -18,7 +18,7 @@ from tats_ray.actors.ppo_learner import UpdateRequest
 from tats_ray.actors.train_run import TrainRun, TrainRunPlan, train_run
 from tats_ray.controller.executor import Completed, ExecutorLostError, StartingPoint, Task
 from tats_ray.data.clips import ClipBatch
-from tats_ray.models.nonfinite import Fault
+from tats_ray.models.numerics import Fault
 from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
 from tats_ray.tracking.console import log

@@ -1,4 +1,5 @@
-"""What becomes of finished steps: records, checkpoints, pictures, and the list of broken videos."""
+"""What becomes of finished steps: records, checkpoints, pictures, the list of broken videos, and
+the steps that were not finite with the videos that they stepped on."""
 
 from __future__ import annotations
 
@@ -7,12 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from tats_ray.config.job import JobConfig
 from tats_ray.controller.executor import Completed, Task
-from tats_ray.controller.nonfinite import NonFiniteSteps
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.data.stage import check_share
+from tats_ray.data.sampling import ClipOrder
+from tats_ray.data.stage import BlockPlan, check_share
+from tats_ray.errors import NonFiniteError
+from tats_ray.models.numerics import Fault
 from tats_ray.tracking.console import log
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
@@ -176,3 +181,38 @@ class RunRecords:
 
     def _checkpoint_is_due(self, step: int) -> bool:
         return step % self._config.checkpoint.interval == 0
+
+
+_NAMED = 4  # paths on the line; the file has all
+
+
+class NonFiniteSteps:
+    """Names the videos, on the line for people and in `nonfinite.jsonl`."""
+
+    def __init__(self, plan: BlockPlan, directory: RunDirectory) -> None:
+        self._plan = plan
+        self._directory = directory
+
+    def skipped(self, fault: Fault) -> None:
+        """Tells of a step that was left out."""
+        log(f"{fault.what}; left out{self._record(fault.what, fault.clips)}")
+
+    def named(self, error: NonFiniteError) -> NonFiniteError:
+        """The error with the videos in its message; as it is where they are not known."""
+        return NonFiniteError(f"{error}{self._record(str(error), error.clips)}", error.clips)
+
+    def _record(self, what: str, clips: tuple[int, ...]) -> str:
+        if not clips:
+            return ""
+        paths = clip_paths(self._plan, clips)
+        self._directory.record_nonfinite(what, paths)
+        more = len(paths) - _NAMED
+        rest = f" and {more} more in {self._directory.nonfinite}" if more > 0 else ""
+        return f"; clips of: {', '.join(paths[:_NAMED])}{rest}"
+
+
+def clip_paths(plan: BlockPlan, clips: tuple[int, ...]) -> list[str]:
+    """Videos of the clips at these places of the stream, each once."""
+    order = ClipOrder(plan.manifest.num_rows, plan.seed, plan.data.repeats)
+    rows = order.rows_at(np.unique(np.array(clips, dtype=np.int64)))
+    return list(dict.fromkeys(plan.manifest["path"].take(rows).to_pylist()))

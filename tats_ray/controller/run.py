@@ -10,8 +10,7 @@ from tats_ray.controller.executor import Executor, ExecutorLostError, StartingPo
 from tats_ray.controller.in_process import in_process
 from tats_ray.controller.loop import run_iterations
 from tats_ray.controller.mlflow_link import open_mlflow, record_synchronised
-from tats_ray.controller.nonfinite import NonFiniteSteps
-from tats_ray.controller.records import Inspection, RunRecords
+from tats_ray.controller.records import Inspection, NonFiniteSteps, RunRecords
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.clips import ClipBatch, Cursor

@@ -1,4 +1,10 @@
-"""Clips kept for looking at: decoded once, with the truth masks where there are some."""
+"""Held-out clips, decoded once, with the ground-truth masks where there are some; and motion
+enrichment: how much more often than chance a masking system keeps moving things visible.
+
+Enrichment = mean moving cover of the visible tokens / mean moving cover of all tokens, where the
+cover of a token is the share of its pixels that belongs to moving objects. 1.0 is chance. The same
+metric for static distractors tells motion from mere contrast.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import reduce
 from torch import Tensor
 
 from tats_ray.config import Config
@@ -19,7 +26,6 @@ from tats_ray.data.sampling import frame_indices
 from tats_ray.data.stage import clip_request, motion_request
 from tats_ray.data.synthetic.generate import load_ground_truth
 from tats_ray.errors import VideoDecodeError
-from tats_ray.evaluation.enrichment import token_cover
 
 MIDDLE = 0.5  # start of the window: the middle of the video
 _PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
@@ -111,3 +117,28 @@ def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> tuple[Tensor
         shown = crop_resize(maps, box[None], config.data.size)
         covers.append(token_cover(shown, config.model.tubelet, config.model.patch))
     return covers[0], covers[1]
+
+
+@dataclass(frozen=True)
+class Enrichment:
+    """Pooled over clips; nan where no clip has such an object."""
+
+    moving: float
+    static: float
+
+
+def token_cover(mask: Tensor, tubelet: int, patch: int) -> Tensor:
+    """Share of each token's pixels inside the mask: bool [B, T, H, W] -> float32 [B, N]."""
+    return reduce(
+        mask.float(), "b (t u) (h p) (w q) -> b (t h w)", "mean", u=tubelet, p=patch, q=patch
+    )
+
+
+def enrichment(visible: Tensor, cover: Tensor) -> float:
+    """Enrichment of drawn tokens.
+
+    Args:
+        visible: int64 [B, k].
+        cover: float32 [B, N].
+    """
+    return (cover.gather(1, visible).mean() / cover.mean()).item()

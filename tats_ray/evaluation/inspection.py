@@ -11,11 +11,10 @@ from torch import Tensor
 from tats_ray.config import Config
 from tats_ray.config.model import TargetSettings
 from tats_ray.data.randomness import Stream, gumbel_rows
-from tats_ray.evaluation.enrichment import Enrichment, enrichment
-from tats_ray.evaluation.held_out import HeldOut
+from tats_ray.evaluation.held_out import Enrichment, HeldOut, enrichment
 from tats_ray.masking.selection import LearnedSystem, draw_evenly, select_visible, token_speed
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
-from tats_ray.models.sampler import Sampler
+from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
 from tats_ray.training.checkpoint import RunState

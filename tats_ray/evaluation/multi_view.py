@@ -19,9 +19,9 @@ from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import clip_request
 from tats_ray.errors import VideoDecodeError
 from tats_ray.models.classifier import VideoClassifier
-from tats_ray.models.precision import autocast
+from tats_ray.models.numerics import autocast
 from tats_ray.models.state import State, load_model_state
-from tats_ray.training.finetune_state import build_classifier
+from tats_ray.training.classifier import build_classifier
 
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 

@@ -14,7 +14,7 @@ from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.evaluation.held_out import decode_middles
 from tats_ray.evaluation.inspection import Inspector
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.sampler import Sampler
+from tats_ray.models.samplers import Sampler
 from tats_ray.training.checkpoint import RunState, newest_checkpoint, read_state
 
 

@@ -13,7 +13,7 @@ from tats_ray.config.masking import Reads, StepSettings, TrainedBy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tats_ray.models.adamae import AdaMAESampler
+    from tats_ray.models.samplers import AdaMAESampler
 
 
 class AdaMAESettings(StepSettings):
@@ -44,12 +44,12 @@ class AdaMAE:
         return visible_per_clip(self.grid.tokens, self.settings.ratio)
 
     def build_sampler(self, token_width: int) -> AdaMAESampler:
-        from tats_ray.models.adamae import AdaMAESampler
+        from tats_ray.models.samplers import AdaMAESampler
 
         heads, dropout = self.settings.heads, self.settings.dropout
         return AdaMAESampler(token_width, self.grid, heads=heads, dropout=dropout)
 
     def loss(self, log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
-        from tats_ray.models.adamae import sampling_loss
+        from tats_ray.models.samplers import sampling_loss
 
         return sampling_loss(log_probs, targets, error)

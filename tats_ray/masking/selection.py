@@ -13,7 +13,7 @@ from tats_ray.config.masking import MaskingSystem
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tats_ray.models.sampler import Sampler
+    from tats_ray.models.samplers import Sampler
 
 
 class FixedSystem(MaskingSystem, Protocol):
@@ -37,7 +37,7 @@ class LearnedSystem(MaskingSystem, Protocol):
     """A system that draws from a sampler's policy by Gumbel-top-k."""
 
     def build_sampler(self, token_width: int) -> nn.Module:
-        """A sampler with fresh weights and the methods of `tats_ray.models.sampler.Sampler`; one
+        """A sampler with fresh weights and the methods of `tats_ray.models.samplers.Sampler`; one
         that rollouts train has those of `TrajectorySampler`.
 
         Args:

@@ -14,7 +14,7 @@ from tats_ray.config.masking import Reads, RolloutSettings, TrainedBy
 from tats_ray.config.settings import Settings
 
 if TYPE_CHECKING:
-    from tats_ray.models.sampler import TrajectorySampler
+    from tats_ray.models.samplers import TrajectorySampler
 
 
 class SamplerSettings(Settings):
@@ -54,6 +54,6 @@ class TATS:
         return visible_per_clip(self.grid.tokens, self.settings.ratio)
 
     def build_sampler(self, token_width: int) -> TrajectorySampler:
-        from tats_ray.models.sampler import TrajectorySampler
+        from tats_ray.models.samplers import TrajectorySampler
 
         return TrajectorySampler(token_width, self.grid, **self.settings.sampler.model_dump())

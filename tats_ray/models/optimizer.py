@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.train import Schedule
 from tats_ray.errors import NonFiniteError
-from tats_ray.models.nonfinite import Fault, OwnGradients, nonfinite
+from tats_ray.models.numerics import Fault, OwnGradients, nonfinite
 from tats_ray.models.state import State, load_optimizer_state, optimizer_state
 
 _SKIPPED = "guard/skipped"  # beside the moments in a stored state

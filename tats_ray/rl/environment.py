@@ -9,7 +9,7 @@ from torch import Tensor
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
 from tats_ray.models.mae import MaskedAutoencoder, target_index
-from tats_ray.models.precision import autocast
+from tats_ray.models.numerics import autocast
 from tats_ray.models.state import State, load_model_state
 from tats_ray.models.tokens import copy_error, reconstruction_target
 

@@ -12,10 +12,9 @@ from tats_ray.config.rl import RLSettings
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
 from tats_ray.models.mae import PatchEmbedding
-from tats_ray.models.nonfinite import ALONE, Ranks
+from tats_ray.models.numerics import ALONE, Ranks, autocast
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
-from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
+from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.models.tokens import patchify
 from tats_ray.rl.environment import ReconstructionEnvironment

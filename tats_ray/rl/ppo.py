@@ -1,5 +1,5 @@
-"""PPO's clipped surrogate over token sets (Schulman et al. 2017, eq. 7 and 9), and the plain policy
-gradient beside it; pure functions."""
+"""PPO over token sets: log-probabilities, advantages, the clipped surrogate (Schulman et al. 2017,
+eq. 7 and 9), and the plain policy gradient beside it; pure functions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.rl import RLSettings
-from tats_ray.models.sampler import PolicyOutput
+from tats_ray.models.samplers import PolicyOutput
 from tats_ray.models.tokens import masked_index
-from tats_ray.rl.distribution import gather_log_probs, plackett_luce_log_prob, set_log_prob
 
 
 class PPOBatch(NamedTuple):
@@ -79,3 +78,69 @@ def _masked(batch: PPOBatch, log_probs: Tensor) -> Tensor:
     draws = batch.visible.shape[1]
     masked = masked_index(batch.visible.flatten(0, 1), log_probs.shape[1])
     return masked.unflatten(0, (-1, draws))
+
+
+def plackett_luce_log_prob(log_probs: Tensor, drawn: Tensor) -> Tensor:
+    """Log-probability of each pick of an ordered draw without replacement (Plackett 1975).
+
+    Pick j is drawn from the softmax over what the picks before it left.
+
+    Args:
+        log_probs: float32 [B, N], any shift per row.
+        drawn: int64 [B, D, k], in the order drawn.
+
+    Returns:
+        float32 [B, D, k]; the sum over k is the draw's log-probability.
+    """
+    draws = drawn.shape[1]
+    scores = log_probs[:, None].expand(-1, draws, -1)
+    picked = scores.gather(2, drawn)
+    rest = scores.scatter(2, drawn, float("-inf")).logsumexp(dim=2, keepdim=True)
+    backwards = torch.cat([rest, picked.flip(2)], dim=2).logcumsumexp(dim=2)
+    return picked - backwards[..., 1:].flip(2)
+
+
+def set_log_prob(log_probs: Tensor, index: Tensor) -> Tensor:
+    """AdaMAE's rule: mean of the members' log-probabilities, [B, N] x [B, D, k] -> [B, D].
+
+    The mean, not the sum: a sum over hundreds of tokens makes exp(difference) explode.
+    """
+    return gather_log_probs(log_probs, index).mean(dim=2)
+
+
+def gather_log_probs(log_probs: Tensor, index: Tensor) -> Tensor:
+    """[B, N] at int64 [B, D, k] -> [B, D, k]."""
+    return log_probs[:, None].expand(-1, index.shape[1], -1).gather(2, index)
+
+
+class Advantages(NamedTuple):
+    advantage: Tensor  # float32 [B, D, q] for per-token credit, [B, D] for set credit
+    value_target: Tensor  # float32 [B], what the critic should have said
+
+
+def compute_advantages(error: Tensor, value: Tensor, settings: RLSettings) -> Advantages:
+    """Reward - baseline, then whitening.
+
+    Args:
+        error: float32 [B, D, q], per-token reconstruction errors of D draws.
+        value: float32 [B], the critic's expectation before the update.
+        settings: credit, reward_sign, baseline and whiten decide.
+    """
+    reward = settings.reward_sign * error
+    value_target = reward.mean(dim=(1, 2))
+    if settings.credit_level == "set":
+        reward = reward.mean(dim=2)  # [B, D]
+    shape = (-1,) + (1,) * (reward.dim() - 1)
+    if settings.baseline == "critic":
+        reward = reward - value.view(shape)
+    elif settings.baseline == "group":
+        reward = reward - value_target.view(shape)
+    return Advantages(_whiten(reward, settings.whiten), value_target)
+
+
+def _whiten(reward: Tensor, scope: str) -> Tensor:
+    if scope == "none":
+        return reward
+    dims = tuple(range(1 if scope == "clip" else 0, reward.dim()))
+    std, mean = torch.std_mean(reward, dim=dims, keepdim=True, correction=0)
+    return (reward - mean) / (std + 1e-6)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tats_ray.data.clips import Clips
 from tats_ray.masking.selection import draw_without_replacement
-from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import Sampler
+from tats_ray.models.numerics import autocast
+from tats_ray.models.samplers import Sampler
 from tats_ray.rl.environment import ReconstructionEnvironment
 
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.rl import RLSettings
-from tats_ray.models.nonfinite import ALONE, Fault, Ranks, locate, spread
+from tats_ray.models.numerics import ALONE, Fault, Ranks, autocast, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
-from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import PolicyOutput, TrajectorySampler
-from tats_ray.rl.ppo import PPOBatch, PPOLoss, ppo_loss
-from tats_ray.rl.reward import compute_advantages
+from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
+from tats_ray.rl.ppo import PPOBatch, PPOLoss, compute_advantages, ppo_loss
 from tats_ray.rl.rollout import Rollout
 
 Policy = Callable[[Tensor], PolicyOutput]  # patch tokens [B, N, d] -> log-probs and value

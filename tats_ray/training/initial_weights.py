@@ -14,7 +14,7 @@ from tats_ray.config.model import ModelSettings
 from tats_ray.errors import CheckpointError
 from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.official import read_official
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.checkpoint import newest_checkpoint, read_optional_tensors, read_tensors
 from tats_ray.training.pretraining_model import PretrainingModel

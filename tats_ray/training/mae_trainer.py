@@ -11,16 +11,14 @@ from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.masking.selection import draw_evenly, select_visible
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
-from tats_ray.models.nonfinite import ALONE, Ranks, spread
+from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
-from tats_ray.models.precision import autocast
-from tats_ray.models.sampler import Sampler
+from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
 from tats_ray.training.pretraining_model import MAEState, build_pretraining_model
-from tats_ray.training.step_metrics import StepMetrics
-from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
+from tats_ray.training.trainer import Masks, StepMetrics, StepReport, Wrap, unwrapped
 
 _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
 

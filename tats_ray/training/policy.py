@@ -7,7 +7,7 @@ import torch
 from tats_ray.config import Config
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.models.mae import MaskedAutoencoder, build_mae
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.learner import InProcessPolicy, LearnerSettings, PolicyLearner
 from tats_ray.training.initial_weights import load_initial_policy

@@ -14,7 +14,7 @@ from tats_ray.config.masking import StepSettings
 from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_replacement
 from tats_ray.models.initialization import seeded
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
-from tats_ray.models.sampler import Sampler, TrajectorySampler
+from tats_ray.models.samplers import Sampler, TrajectorySampler
 from tats_ray.models.state import State
 from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
 

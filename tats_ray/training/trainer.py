@@ -1,18 +1,22 @@
-"""What every executor asks of a model in training, and what it gets back."""
+"""What every executor asks of a model in training, what it gets back, and the metrics of its steps,
+which stay on the device until they are read."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tats_ray.config.train import TrainSettings
 from tats_ray.data.clips import Clips
-from tats_ray.models.nonfinite import ALONE, Fault, Ranks
-from tats_ray.models.sampler import Sampler
+from tats_ray.models.numerics import ALONE, Fault, Ranks, locate
+from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
+from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State
 
 Wrap = Callable[[nn.Module], nn.Module]  # makes a model data-parallel
@@ -101,3 +105,71 @@ class BuildTrainer(Protocol):
     """Makes a trainer in whatever process it trains in; crosses to other processes."""
 
     def __call__(self, *, device: torch.device, wrap: Wrap = unwrapped) -> Trainer: ...
+
+
+@dataclass(frozen=True)
+class _Step:
+    metrics: dict[str, Tensor]
+    own_fault: Tensor
+    clips: np.ndarray
+
+
+class StepMetrics:
+    """Collects scalars per step; reading them is the only synchronisation with the device."""
+
+    def __init__(self, settings: TrainSettings, optimizer: GuardedOptimizer, what: str) -> None:
+        """Args: what: the model, for the message of a failure."""
+        self._settings = settings
+        self._optimizer = optimizer
+        self._what = what
+        self._unread: list[_Step] = []
+
+    def add(self, metrics: dict[str, Tensor], clips: np.ndarray) -> None:
+        """Takes the metrics of the step that the optimiser has just taken.
+
+        Args:
+            metrics: the same names, `loss` and `gradient_norm` among them, at every step.
+            clips: int64 [b], places of this rank's clips in the stream.
+        """
+        self._unread.append(_Step(metrics, self._optimizer.own_fault, clips))
+
+    def read(self, step: int, ranks: Ranks) -> list[StepReport]:
+        """Reports of the steps since the last call; all ranks call it after the same step.
+
+        Args:
+            step: finished steps.
+
+        Raises:
+            NonFiniteError: names the first step behind `train.skip_nonfinite` whose gradient was
+                not finite; the weights are as they were before it.
+        """
+        if not self._unread:
+            return []
+        unread, self._unread = self._unread, []
+        names = list(unread[0].metrics)
+        table = torch.stack([torch.stack(list(taken.metrics.values())) for taken in unread])
+        reports = []
+        rows = ranks.mean(table).tolist()
+        first = step - len(rows)
+        for number, (taken, row) in enumerate(zip(unread, rows, strict=True), first):
+            metrics = dict(zip(names, row, strict=True))
+            skipped = []
+            if not math.isfinite(metrics["gradient_norm"]):
+                skipped = [self._skip(number + 1, taken, metrics["loss"], ranks)]
+                metrics = {}
+            metrics["lr"] = learning_rate(self._settings.schedule, number)
+            if self._settings.skip_nonfinite:
+                metrics["skipped_steps"] = float(self._optimizer.skipped)
+            reports.append(StepReport(number + 1, metrics, skipped))
+        return reports
+
+    def _skip(self, step: int, taken: _Step, loss: float, ranks: Ranks) -> Fault:
+        """Counts a step that was left out; ends the run where that is one too many."""
+        workers, clips = locate(ranks, taken.own_fault, taken.clips)
+        where = f", Train worker {', '.join(map(str, workers))}" if ranks.size > 1 else ""
+        what = f"step {step}{where}: the {self._what}'s gradient is not finite (loss {loss:.4g})"
+        remedy = (
+            "lower train.base_lr, set train.gradient_clip, or let train.skip_nonfinite such steps "
+            "be left out"
+        )
+        return self._optimizer.skip(Fault(what, clips), 1, remedy)

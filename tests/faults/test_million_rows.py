@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 READ_AND_PLAN = """
 from tats_ray.config import load_config
-from tats_ray.data.labels import class_index, classes_of
+from tats_ray.data.labelled_clips import class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import build_plan
 plan = build_plan(load_config(None, ["run.name=x"]), read_manifest(file))

@@ -15,7 +15,7 @@ from tats_ray.controller.pretrain import pretrain
 from tats_ray.errors import NonFiniteError
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
-from tats_ray.training.classifier_trainer import ClassifierTrainer
+from tats_ray.training.classifier import ClassifierTrainer
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 from tests.finetuning import PLAIN, finetune_config

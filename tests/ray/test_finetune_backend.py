@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.actors.view_scorers import score_videos_on_ray
+from tats_ray.actors.evaluation_tasks import score_videos_on_ray
 from tats_ray.controller.finetune import read_data
 from tats_ray.controller.in_process import in_process
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
 from tats_ray.models.state import model_state
-from tats_ray.training.finetune_state import build_classifier
+from tats_ray.training.classifier import build_classifier
 from tests.finetuning import finetune_config
 from tests.iterations import RESOURCES, drive, finetuning, ray_executor, starting_point
 

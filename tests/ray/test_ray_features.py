@@ -10,7 +10,7 @@ import pytest
 import torch
 from ray.exceptions import RaySystemError
 
-from tats_ray.actors.feature_tasks import _within, extract_with_ray
+from tats_ray.actors.evaluation_tasks import _within, extract_with_ray
 from tats_ray.data.manifest import read_manifest
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
 from tats_ray.evaluation.features import ExtractionPlan, extract_serially, gather

@@ -14,8 +14,7 @@ import numpy as np
 
 from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.manifest import ManifestRow, write_manifest
-from tats_ray.data.synthetic.motion import CLASSES
-from tats_ray.data.synthetic.scene import random_scene, render
+from tats_ray.data.synthetic.scene import CLASSES, random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.storage import making_folder
 

@@ -7,9 +7,14 @@ import random
 import numpy as np
 import pytest
 
-from tats_ray.data.appearance import build_labelled_plan, rand_augment
 from tats_ray.data.decoder_process import DecoderProcess
-from tats_ray.data.labels import ClipLabels, class_index, classes_of
+from tats_ray.data.labelled_clips import (
+    ClipLabels,
+    build_labelled_plan,
+    class_index,
+    classes_of,
+    rand_augment,
+)
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import Quarantine, decode_block
 from tats_ray.errors import ManifestError

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from tats_ray.data.datasets.annotation import Entry
-from tats_ray.data.datasets.hmdb51 import hmdb51_entries
 from tats_ray.data.datasets.kinetics import kinetics_entries
 from tats_ray.data.datasets.lists import videomae_entries
 from tats_ray.data.datasets.ssv2 import ssv2_entries
-from tats_ray.data.datasets.ucf101 import ucf101_entries
+from tats_ray.data.datasets.ucf101_hmdb51 import hmdb51_entries, ucf101_entries
 from tats_ray.data.prepare import prepare
 from tats_ray.errors import ManifestError
 from tests.annotations import KINETICS, LABELS, SSV2, write

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tats_ray.data.datasets.annotation import Entry
-from tats_ray.data.datasets.hmdb51 import hmdb51_entries
 from tats_ray.data.datasets.kinetics import kinetics_entries
 from tats_ray.data.datasets.lists import folder_entries, list_entries, videomae_entries
 from tats_ray.data.datasets.ssv2 import ssv2_entries
-from tats_ray.data.datasets.ucf101 import ucf101_entries
+from tats_ray.data.datasets.ucf101_hmdb51 import hmdb51_entries, ucf101_entries
 from tats_ray.data.manifest import SCHEMA, ManifestRow, read_manifest, write_manifest
 from tats_ray.data.prepare import prepare
 from tats_ray.data.reencode import reencode_entries

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from tats_ray.data.motion.fields import grid_points
-from tats_ray.data.motion.references import CodedFrame, fill_sources, reference_distances
-from tats_ray.data.motion.vectors import paint_vectors, vector_fields
+from tats_ray.data.motion.vectors import (
+    CodedFrame,
+    fill_sources,
+    paint_vectors,
+    reference_distances,
+    vector_fields,
+)
 from tats_ray.errors import MotionPriorError
 from tests.moving_clips import (
     FRAMES,

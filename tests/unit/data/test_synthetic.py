@@ -9,8 +9,16 @@ from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.decode import DecodeRequest, decode_clips
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic, load_ground_truth
-from tats_ray.data.synthetic.motion import CLASSES, DIRECTIONS, KINDS, motion_path
-from tats_ray.data.synthetic.scene import random_scene, random_texture, render, sample_texture
+from tats_ray.data.synthetic.scene import (
+    CLASSES,
+    DIRECTIONS,
+    KINDS,
+    motion_path,
+    random_scene,
+    random_texture,
+    render,
+    sample_texture,
+)
 from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import StorageError
 from tests.conftest import tiny_config

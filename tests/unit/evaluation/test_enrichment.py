@@ -6,8 +6,7 @@ import torch
 
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import load_ground_truth
-from tats_ray.evaluation.enrichment import enrichment, token_cover
-from tats_ray.evaluation.held_out import load_held_out
+from tats_ray.evaluation.held_out import enrichment, load_held_out, token_cover
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.mae_trainer import MAETrainer

@@ -20,7 +20,7 @@ from tats_ray.evaluation.multi_view import (
     temporal_views,
 )
 from tats_ray.models.state import model_state
-from tats_ray.training.finetune_state import build_classifier
+from tats_ray.training.classifier import build_classifier
 from tests.finetuning import finetune_config
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from tats_ray.config import config_from_dict, load_config
 from tats_ray.config.masking import MaskingSettings, RolloutSettings
 from tats_ray.errors import ConfigError
-from tats_ray.models.sampler import PolicyOutput
+from tats_ray.models.samplers import PolicyOutput
 from tats_ray.training.mae_trainer import MAETrainer
 from tats_ray.training.pretraining_model import build_policy
 from tats_ray.training.trainer import Masks

@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch.distributions import Categorical
 
 from tats_ray.config import TokenGrid
-from tats_ray.models.adamae import AdaMAESampler, sampling_loss
-from tats_ray.models.sampler import PolicyOutput
-from tats_ray.rl.ppo import PPOBatch, ppo_loss
-from tats_ray.rl.reward import compute_advantages
+from tats_ray.models.samplers import AdaMAESampler, PolicyOutput, sampling_loss
+from tats_ray.rl.ppo import PPOBatch, compute_advantages, ppo_loss
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import random_clips, tiny_config
 

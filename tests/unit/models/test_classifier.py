@@ -11,7 +11,7 @@ from tats_ray.models.classifier import build_layered_adamw
 from tats_ray.models.mae import build_mae
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.state import model_state
-from tats_ray.training.finetune_state import build_classifier
+from tats_ray.training.classifier import build_classifier
 from tests.finetuning import PLAIN, finetune_config
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from tats_ray.config.train import TrainSettings
 from tats_ray.models.mae import build_mae
-from tats_ray.models.nonfinite import spread
+from tats_ray.models.numerics import spread
 from tats_ray.models.optimizer import (
     GuardedOptimizer,
     build_adamw,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tats_ray.models.precision import autocast
+from tats_ray.models.numerics import autocast
 
 CUDA = torch.device("cuda")
 

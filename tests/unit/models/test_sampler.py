@@ -6,7 +6,7 @@ import torch
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.errors import ConfigError
 from tats_ray.models.initialization import seeded
-from tats_ray.models.sampler import TrajectorySampler
+from tats_ray.models.samplers import TrajectorySampler
 
 GRID = TokenGrid(2, 3, 3)
 

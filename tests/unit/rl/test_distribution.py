@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.rl.distribution import plackett_luce_log_prob, set_log_prob
+from tats_ray.rl.ppo import plackett_luce_log_prob, set_log_prob
 
 
 def _by_hand(probs: list[float], draw: tuple[int, ...]) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tats_ray.config.rl import RLSettings
-from tats_ray.models.sampler import PolicyOutput
+from tats_ray.models.samplers import PolicyOutput
 from tats_ray.models.tokens import masked_index
 from tats_ray.rl.ppo import PPOBatch, ppo_loss
 

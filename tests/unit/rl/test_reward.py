@@ -6,7 +6,7 @@ import torch
 
 from tats_ray.config.rl import RLSettings
 from tats_ray.data.clips import Clips
-from tats_ray.rl.reward import compute_advantages
+from tats_ray.rl.ppo import compute_advantages
 from tats_ray.training.policy import build_environment
 from tests.conftest import random_clips, tiny_config
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tats_ray.data.clips import Clips
-from tats_ray.evaluation.enrichment import token_cover
+from tats_ray.evaluation.held_out import token_cover
 from tats_ray.training.mae_trainer import MAETrainer
 from tats_ray.training.policy import build_in_process_policy
 from tests.conftest import tiny_config

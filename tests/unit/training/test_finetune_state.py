@@ -14,7 +14,7 @@ from tats_ray.errors import CheckpointError
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
-from tats_ray.training.finetune_state import ClassifierState, build_classifier, read_classifier
+from tats_ray.training.classifier import ClassifierState, build_classifier, read_classifier
 from tats_ray.training.initial_weights import load_initial_encoder
 from tats_ray.training.pretraining_model import MAEState
 from tests.finetuning import finetune_config

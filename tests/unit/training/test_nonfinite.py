@@ -12,7 +12,7 @@ from tats_ray.controller.pretrain import pretrain
 from tats_ray.errors import NonFiniteError
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_state
-from tats_ray.training.classifier_trainer import ClassifierTrainer
+from tats_ray.training.classifier import ClassifierTrainer
 from tests.conftest import random_clips, tiny_config
 from tests.finetuning import clip_labels, finetune_config
 from tests.nonfinite import flat_settings, flat_video

@@ -1,24 +1,29 @@
-"""The classifier being fine-tuned: model, optimiser and step, on one device of any mode."""
+"""The classifier being fine-tuned: model, optimiser, step and state, on one device of any mode."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from timm.loss import SoftTargetCrossEntropy
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
-from tats_ray.data.labels import ClipLabels
+from tats_ray.data.labelled_clips import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.models.classifier import build_layered_adamw
-from tats_ray.models.nonfinite import ALONE, Ranks, spread
+from tats_ray.errors import CheckpointError
+from tats_ray.models.classifier import VideoClassifier, build_layered_adamw
+from tats_ray.models.initialization import seeded
+from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
-from tats_ray.models.precision import autocast
 from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.training.checkpoint import read_progress, read_tensors
 from tats_ray.training.finetune_inputs import mix, training_pixels
-from tats_ray.training.finetune_state import ClassifierState, build_classifier
 from tats_ray.training.initial_weights import load_initial_encoder
-from tats_ray.training.step_metrics import StepMetrics
-from tats_ray.training.trainer import Masks, StepReport, Wrap, unwrapped
+from tats_ray.training.trainer import Masks, StepMetrics, StepReport, Wrap, unwrapped
 
 
 class ClassifierTrainer:
@@ -90,3 +95,54 @@ class ClassifierTrainer:
         load_model_state(self.classifier, state.weights)
         self.optimizer.load(self.classifier, state.optimizer)
         self.step = state.step
+
+
+@dataclass(frozen=True)
+class ClassifierState:
+    """Classifier and optimiser after `step` steps."""
+
+    step: int
+    classes: list[str]
+    weights: State
+    optimizer: State
+
+    def files(self) -> dict[str, State]:
+        return {"classifier": self.weights, "classifier_optimizer": self.optimizer}
+
+    def documents(self) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+
+def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
+    """A freshly initialised model, as `seeded`."""
+    head = config.classifier
+    return seeded(
+        config.run.seed,
+        lambda: VideoClassifier(
+            config.model, config.grid, classes, drop_path=head.drop_path, dropout=head.dropout
+        ),
+    )
+
+
+def read_classifier(path: Path) -> ClassifierState:
+    """State in a checkpoint folder.
+
+    Raises:
+        CheckpointError: names the file and the fault.
+    """
+    return ClassifierState(
+        step=read_progress(path).step,
+        classes=_read_classes(path / "classes.json"),
+        weights=read_tensors(path, "classifier"),
+        optimizer=read_tensors(path, "classifier_optimizer"),
+    )
+
+
+def _read_classes(file: Path) -> list[str]:
+    try:
+        classes = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{file}: is not a list of class names")
+    return classes

@@ -1,4 +1,4 @@
-"""UCF101: `trainlist0N.txt` and `testlist0N.txt`."""
+"""UCF101's `trainlist0N.txt` and `testlist0N.txt`; HMDB51's `<class>_test_split<N>.txt` files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tats_ray.data.datasets.annotation import Entry, first_present, numbered_lines, plain_name
 from tats_ray.errors import ManifestError
 
-_LINE = re.compile(r"([^/]+)/([^/]+\.\w+)(?:\s+([0-9]+))?")
+_UCF101_LINE = re.compile(r"([^/]+)/([^/]+\.\w+)(?:\s+([0-9]+))?")
 _CLASS_LINE = re.compile(r"([0-9]+)\s+(\S.*)")
 
 
@@ -26,7 +26,7 @@ def ucf101_entries(file: Path, videos: Path, labels: Path | None = None) -> list
     numbers = None if labels is None else _class_numbers(labels)
     entries = []
     for origin, line in numbered_lines(file):
-        match = _LINE.fullmatch(line)
+        match = _UCF101_LINE.fullmatch(line)
         if match is None:
             raise ManifestError(f"{origin}: '{line}' must be <class>/<video> or <class>/<video> 7")
         label, name, number = match.groups()
@@ -56,3 +56,44 @@ def _check(origin: str, label: str, number: str | None, numbers: dict[str, int])
             f"{origin}: class '{label}' has number {number} here and {numbers[label]} in the list "
             "of classes; take both files from one download"
         )
+
+
+MARKS = {"train": "1", "test": "2"}  # 0 marks videos that a fold leaves out
+_HMDB51_LINE = re.compile(r"([^/]+\.\w+)\s+([012])")
+
+
+def hmdb51_entries(folder: Path, videos: Path, split: str, fold: int = 1) -> list[Entry]:
+    """Videos `videos/<class>/<name>.avi`, or `.mp4` where they were re-encoded.
+
+    Args:
+        folder: holds one file per class and fold; the class is in the file's name.
+        split: one of `MARKS`.
+        fold: which of the three official divisions into training and test videos.
+
+    Raises:
+        ManifestError: names file and line, or the folder holds no files of that fold.
+    """
+    ending = f"_test_split{fold}.txt"
+    files = sorted(path for path in folder.glob("*.txt") if path.name.endswith(ending))
+    if not files:
+        raise ManifestError(f"{folder}: holds no <class>{ending}; give the folder of split files")
+    entries = []
+    for file in files:
+        entries += _class_entries(file, videos / file.name.removesuffix(ending), MARKS[split])
+    if not entries:
+        raise ManifestError(f"{folder}: fold {fold} marks no video as {split} ({MARKS[split]})")
+    return entries
+
+
+def _class_entries(file: Path, videos: Path, mark: str) -> list[Entry]:
+    entries = []
+    for origin, line in numbered_lines(file):
+        match = _HMDB51_LINE.fullmatch(line)
+        if match is None:
+            raise ManifestError(f"{origin}: '{line}' must be a video and 0, 1 or 2")
+        if match[2] == mark:
+            path = videos / match[1]
+            entries.append(
+                Entry(first_present(path, path.with_suffix(".mp4")), videos.name, origin)
+            )
+    return entries

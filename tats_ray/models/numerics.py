@@ -1,5 +1,5 @@
-"""Ranks of a data-parallel step, and non-finite losses and gradients: how they spread over the
-ranks, and whose they were.
+"""Precision and devices, and non-finite losses and gradients: how they spread over the ranks, and
+whose they were.
 
 The ranks average their gradients, so one rank's NaN reaches all of them and all leave the same step
 out. Nothing here synchronises with the device before a step has failed.
@@ -113,3 +113,19 @@ def _record_and_average(own: OwnGradients, bucket: Any) -> torch.futures.Future[
     """DDP's communication hook: what DDP does without one, behind a look at the bucket."""
     own.record(bucket.buffer())
     return allreduce_hook(None, bucket)  # type: ignore[arg-type]
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast where `precision` asks for it; `auto` means on a GPU that has it in hardware:
+    older ones only emulate bf16."""
+    enabled = precision == "bf16" or (
+        precision == "auto"
+        and device.type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def default_device() -> torch.device:
+    """The process's GPU where it sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
