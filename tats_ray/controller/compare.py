@@ -79,7 +79,7 @@ def _run(
             log(f"{outcome.name} failed: {outcome.reason}")
             continue
         comparison.results.append(outcome)
-        _say_result(outcome, config.compare.metric, len(comparison.results), count)
+        _log_result(outcome, config.compare.metric, len(comparison.results), count)
         write_comparison(directory, config.compare, comparison)
     return failures
 
@@ -174,7 +174,7 @@ def _outcomes(
     )
 
 
-def _say_result(result: TrialResult, metric: str, done: int, count: int) -> None:
+def _log_result(result: TrialResult, metric: str, done: int, count: int) -> None:
     shown = [f"{metric} {result.metrics[metric]:.3f}"]
     if "moving" in result.metrics:
         shown.append(f"moving {result.metrics['moving']:.2f}")

@@ -48,7 +48,7 @@ class DecodeRequest:
     frames: int
     stride: int
     starts: list[float]  # one per clip
-    height: int  # of the canvas
+    height: int  # stored frame size
     width: int
     decoder: str  # auto | decord | pyav
     motion: MotionRequest | None = None

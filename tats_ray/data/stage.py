@@ -186,8 +186,8 @@ def decode_block(
 def _stack(plan: BlockPlan, decoded: list[DecodedClips]) -> DecodedClips:
     """Clips of all videos in one array; of the right shape also where there are none."""
     data, request = plan.data, plan.motion
-    canvas = (0, data.frames, data.stored_height, data.stored_width, 3)
-    frames = [np.empty(canvas, dtype=np.uint8), *(clips.frames for clips in decoded)]
+    shape = (0, data.frames, data.stored_height, data.stored_width, 3)
+    frames = [np.empty(shape, dtype=np.uint8), *(clips.frames for clips in decoded)]
     if request is None:
         return DecodedClips(np.concatenate(frames), None)
     points = (0, data.frames // request.tubelet, request.grid, request.grid, 2)

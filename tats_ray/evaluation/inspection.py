@@ -31,7 +31,7 @@ class Inspection:
     Attributes:
         pixels: float32 [B, 3, T, S, S], the clips.
         visible: int64 [B, k].
-        log_policy: float32 [B, N] of a learned sampler, or None.
+        log_probs: float32 [B, N] of a learned sampler, or None.
         speed: float32 [B, N], pixels that each token moves, where the masker or a target reads it.
         reconstruction: float32 [B, 3, T, S, S]; visible tokens show the clip itself. None where
             pixels are not a target.
@@ -40,7 +40,7 @@ class Inspection:
 
     pixels: Tensor
     visible: Tensor
-    log_policy: Tensor | None
+    log_probs: Tensor | None
     speed: Tensor | None
     reconstruction: Tensor | None
     error: Tensor | None
@@ -76,12 +76,12 @@ class Inspector:
     def inspect(self, clips: HeldOut) -> Inspection:
         """Masks and reconstructs clips."""
         patches = self.mae.patches(clips.pixels)
-        visible, log_policy = self.select(clips, 0)
+        visible, log_probs = self.select(clips, 0)
         speed = None if clips.motion is None else token_speed(clips.motion).flatten(1)
         reconstruction = error = None
         if self.config.model.target.weight:
             reconstruction, error = self._reconstruct(patches, visible)
-        return Inspection(clips.pixels, visible, log_policy, speed, reconstruction, error)
+        return Inspection(clips.pixels, visible, log_probs, speed, reconstruction, error)
 
     def _reconstruct(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, T, S, S] and the error of each token [B, N]."""

@@ -36,9 +36,9 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
     mask[inspection.visible[clip]] = 1.0
     shown = _spread(mask, grid, frames.shape[1])[..., None]
     rows = [("frames", frames, "")]
-    if inspection.log_policy is not None:
+    if inspection.log_probs is not None:
         # 1.0 is the probability of a uniform policy.
-        relative = inspection.log_policy[clip].exp() * grid.tokens
+        relative = inspection.log_probs[clip].exp() * grid.tokens
         rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
     if inspection.speed is not None:
         rows.append(("motion\n(pixels)", _maps(inspection.speed[clip], grid), "magma"))

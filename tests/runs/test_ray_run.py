@@ -6,6 +6,7 @@ import signal
 
 import mlflow
 import psutil
+import pytest
 
 from tats_ray.tracking.metrics_file import read_records
 from tests.runs.command import STEPS, Run
@@ -43,6 +44,10 @@ def test_a_killed_driver_is_continued_by_the_same_command(synthetic, tmp_path):
     steps = [point.step for point in client.get_metric_history(stored.info.run_id, "loss")]
     assert steps == list(range(2, STEPS + 1, 2))
     assert max(record["rollout/staleness"] for record in records) <= 1
+    # Measured at the end only; it belongs to the last record, here and in MLflow.
+    measured = pytest.approx(summary["motion_enrichment"])
+    assert records[-1]["enrichment/moving"] == measured
+    assert stored.data.metrics["enrichment/moving"] == measured
 
 
 def test_too_small_a_cluster_is_refused_with_the_numbers(synthetic, tmp_path):

@@ -30,6 +30,8 @@ def test_a_run_leaves_what_it_should(whole):
     assert summary["loss_last"] < summary["loss_first"]
     records = read_records(whole.path / "metrics.jsonl")
     assert [record["step"] for record in records] == list(range(2, STEPS + 1, 2))
+    # Measured at the end only, and it belongs to the last record.
+    assert records[-1]["enrichment/moving"] == pytest.approx(summary["motion_enrichment"])
     assert (whole.path / "config.yaml").exists()
     assert len(list((whole.path / "pictures").glob("*.png"))) == 1
     assert "step 12/12  loss" in whole.log

@@ -151,10 +151,10 @@ def test_flip_mirrors():
     assert torch.allclose(flipped, plain.flip(-1), atol=1e-5)
 
 
-def test_a_circle_on_a_squashed_canvas_comes_back_round():
-    """The canvas is square, the video 2:1: the centre crop must undo the squash."""
+def test_a_circle_stored_squashed_comes_back_round():
+    """Frames are stored square, the video is 2:1: the centre crop must undo the squash."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    # A disk of radius .3 heights in the middle of a 2:1 frame, as stored on the canvas.
+    # A disk of radius .3 heights in the middle of a 2:1 frame, as stored.
     disk = (((x / 64 - 0.5) * 2) ** 2 + (y / 64 - 0.5) ** 2 < 0.3**2).float()[None, None]
     box = torch.from_numpy(
         crop_boxes(AugmentSettings(crop="center"), np.array([2.0]), seed=0, first=0)

@@ -17,7 +17,7 @@ def test_one_file_per_clip_with_the_visible_tokens_in_colour(tmp_path):
     inspection = Inspection(
         pixels=pixels,
         visible=torch.tensor([[0], [7]]),
-        log_policy=torch.full((2, 8), 1 / 8).log(),
+        log_probs=torch.full((2, 8), 1 / 8).log(),
         speed=None,
         reconstruction=pixels,
         error=torch.rand(2, 8),

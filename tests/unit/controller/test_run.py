@@ -1,0 +1,56 @@
+"""What a run says and keeps where it ends with a fault."""
+
+from __future__ import annotations
+
+import pytest
+
+from tats_ray.controller.executor import Completed
+from tats_ray.controller.records import NoInspection, RunRecords
+from tats_ray.controller.run import _iterate
+from tats_ray.controller.run_directory import RunDirectory
+from tats_ray.controller.signals import StopRequest
+from tats_ray.data.clips import ClipBatch, Cursor
+from tats_ray.errors import NonFiniteError
+from tats_ray.tracking.metrics_file import MetricsFile, read_records
+from tats_ray.tracking.tracker import Tracker, UntrackedRun
+from tats_ray.training.checkpoint import Progress
+from tats_ray.training.trainer import StepReport
+from tests.conftest import tiny_config
+from tests.iterations import Training, pretraining
+
+
+class _FaultyExecutor:
+    """Has done a step when the next one cannot be begun."""
+
+    def __init__(self, state):
+        self._state = state
+
+    def next_batch(self, step):
+        raise NonFiniteError("step 2: diverged")
+
+    def completed(self):
+        return Completed([StepReport(1, {"loss": 1.0, "gradient_norm": 1.0})], [self._state])
+
+
+def test_a_checkpoint_that_cannot_be_written_beside_another_fault_is_told(
+    synthetic, tmp_path, capsys
+):
+    """The fault itself stays the run's error; the record of the step is kept."""
+    config = tiny_config(
+        f"run.output_dir={tmp_path}", "checkpoint.interval=1", "tracking.log_interval=1"
+    )
+    directory = RunDirectory(config)
+    directory.open(synthetic.train, must_exist=False)
+    directory.checkpoints.write_text("a file in the way of the folder")
+    tracker = Tracker(config, MetricsFile(directory.metrics, 0), UntrackedRun(), {})
+    task, progress = pretraining(config, synthetic.train), Progress(0, 0, Cursor(), 0)
+    records = RunRecords(task, directory, tracker, NoInspection({}), progress, dict)
+    records.begin(0, ClipBatch(0, (), Cursor(2, 0)))
+    executor = _FaultyExecutor(Training(config).after(1))
+    with pytest.raises(NonFiniteError, match="step 2: diverged"):
+        _iterate(task, executor, records, StopRequest(), directory)
+    tracker.close("FAILED")
+    directory.close()
+    said = capsys.readouterr().out
+    assert f"could not be stored: {directory.checkpoints}" in said
+    assert [record["step"] for record in read_records(directory.metrics)] == [1]
