@@ -112,7 +112,7 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It prints pages about lost actors, which are said in a line.
+    # It prints pages about lost actors, which we report in one line.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
         where: dict[str, Any] = {"address": cluster.address}

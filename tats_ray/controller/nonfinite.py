@@ -22,7 +22,7 @@ class NonFiniteSteps:
         self._directory = directory
 
     def skipped(self, fault: Fault) -> None:
-        """Tells of a step that was left out."""
+        """Reports a step that was skipped."""
         log(f"{fault.what}; left out{self._record(fault.what, fault.clips)}")
 
     def named(self, error: NonFiniteError) -> NonFiniteError:

@@ -2,7 +2,7 @@
 
 Enrichment = mean moving cover of the visible tokens / mean moving cover of all tokens, where the
 cover of a token is the share of its pixels that belongs to moving objects. 1.0 is chance. The same
-figure for static distractors tells motion from mere contrast.
+number for static distractors separates motion from mere contrast.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class ViewPlan:
     clips: int
 
     def decode(self, path: str, decoder: DecoderProcess) -> np.ndarray:
-        """uint8 [clips, T, H, W, 3] on the canvas.
+        """uint8 [clips, T, H, W, 3] at the stored size.
 
         Raises:
             VideoDecodeError: it cannot be decoded.
@@ -120,7 +120,7 @@ class VideoScorer:
         """Mean of the views' probabilities: softmax in float32, mean in float64.
 
         Args:
-            frames: uint8 [clips, T, H, W, 3] on the canvas.
+            frames: uint8 [clips, T, H, W, 3] at the stored size.
 
         Returns:
             float64 [classes].

@@ -1,6 +1,6 @@
 """How far away the reference frames of a coded frame are, and who lends a frame its vectors.
 
-FFmpeg tells of a vector only whether its reference lies in the past or in the future. The nearest
+FFmpeg says of a vector only whether its reference lies in the past or in the future. The nearest
 frame on that side that may be one is taken. Encoders that refer further back in some blocks make
 those blocks' displacements too large; videos re-encoded here have one reference.
 """

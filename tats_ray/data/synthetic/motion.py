@@ -2,7 +2,7 @@
 
 Each kind is a displacement over time that is zero at a random reference frame; the object's place
 at that frame is uniform on a frame that wraps around. So position, orientation and appearance are
-distributed alike in every single frame of every kind, and only the change over time tells them
+distributed alike in every single frame of every kind, and only the change over time separates them
 apart. The kinds of path keep their meaning under a horizontal flip, the directions do not.
 """
 

@@ -43,7 +43,7 @@ def random_scene(settings: SyntheticSettings, kind: str, seed: int) -> Scene:
     """
     rng = np.random.default_rng([settings.seed, seed])
     background = random_texture(rng, settings.size, settings.background_contrast)
-    # Look-alikes wear the moving objects' textures, so that appearance tells nothing.
+    # Static distractors have the moving objects' textures, so that appearance reveals nothing.
     textures = [
         random_texture(rng, settings.size, settings.object_contrast)
         for _ in range(max(settings.moving_objects, settings.static_objects))
