@@ -112,7 +112,7 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It prints pages about lost actors, which are said in a line.
+    # It prints pages about lost actors, which we report in one line.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     if cluster.mode == "address":
         where: dict[str, Any] = {"address": cluster.address}
@@ -259,12 +259,12 @@ def _check_cpus(config: JobConfig, cpus: float) -> None:
     if needed > cpus + 1e-6:
         raise ResourceError(
             f"the cluster has {cpus:g} CPUs, this run needs {needed:g}: {_need(config)}; lower "
-            "the shares in cluster.*, or the numbers of env runners and workers"
+            "cluster.*_cpus, rl.rollout_workers or train.workers"
         )
 
 
 def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
-    """Shares of a Train worker, and of an env runner or PPO learner.
+    """Shares of a Train worker, and of a rollout worker or PPO learner.
 
     One GPU each where there are enough. Else a Train worker takes more than half of one, so that no
     two of them meet on one GPU, which NCCL refuses; the others fill what is left of each.
@@ -280,7 +280,7 @@ def _need(config: JobConfig) -> str:
     cluster = config.cluster
     parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
     if config.rollout_workers:
-        parts.append(f"{config.rollout_workers} env runners x {cluster.rollout_worker_cpus:g}")
+        parts.append(f"{config.rollout_workers} rollout workers x {cluster.rollout_worker_cpus:g}")
         parts.append(f"{config.remote_learners} PPO learners x {cluster.learner_cpus:g}")
     parts.append(f"1 decode task x {cluster.decode_cpus:g}")
     return " + ".join(parts)

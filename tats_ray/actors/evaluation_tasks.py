@@ -50,7 +50,7 @@ def extract_with_ray(
 
     Raises:
         ComponentTimeoutError: no block came in time.
-        ComponentFailedError: a task ended with an error that is no video's fault.
+        ComponentFailedError: a task ended with an error that no video caused.
     """
     quiet_ray_data()
     plan_ref = ray.put(plan)

@@ -112,7 +112,7 @@ class Hub:
     async def store_snapshot(
         self, state: TrainerState, wanted: bool, reports: list[StepReport]
     ) -> None:
-        """Keeps the state that a restarted worker group continues from; drops the items before.
+        """Stores the state that a restarted worker group continues from; drops earlier items.
 
         Args:
             wanted: whether the driver asked for it, and not only recovery.
@@ -232,7 +232,7 @@ _ANSWER_SECONDS = 2.0
 
 
 def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
-    """Starts the hub under a name that Train workers find it by; it takes no share of a CPU.
+    """Starts the hub under a name that Train workers find it by; it reserves no CPU.
 
     It stays on the driver's node: the run ends with that one anyway, and what the hub holds is lost
     with no other.

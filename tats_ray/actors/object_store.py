@@ -1,4 +1,4 @@
-"""How much a Ray run holds in the object store at once, and whether that takes it.
+"""How much a Ray run holds in the object store at once, and whether the store is large enough.
 
 Ray would write what does not fit to a disk and read it back, at every step and without an error.
 """
@@ -9,10 +9,10 @@ import math
 
 from tats_ray.config.job import JobConfig
 
-# Fixed maskers and warm-up rounds need no autoencoder; this bounds how far the driver runs ahead.
+# Fixed masks and warm-up steps need no autoencoder; this bounds how far the driver runs ahead.
 ITEMS_AHEAD = 4
 
-_USABLE = 0.8  # share of its store behind which Ray begins to spill
+_USABLE = 0.8  # share of the store above which Ray begins to spill
 # Copies of the weights: the published ones, those before them and the call that brings the next;
 # the same for the snapshot, which is three times as large, with a little time until one is freed.
 # The most that was seen is 14 (tests/faults/test_slow_trainer.py).
@@ -22,7 +22,7 @@ _WINDOWS = 2  # of `data.prefetch_blocks`: one that is used up, one that is bein
 
 def clips_in_flight(config: JobConfig) -> int:
     """Decoded clips that are alive at most: steps that a snapshot has not passed, steps that have
-    been handed in, the one that is being put together, and blocks that wait for it."""
+    been submitted, the one that is being put together, and blocks that wait for it."""
     train, data = config.train, config.data
     ahead = max(ITEMS_AHEAD, train.publish_interval)
     steps = train.snapshot_interval + ahead + 1

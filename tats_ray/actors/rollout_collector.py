@@ -19,8 +19,8 @@ PROBE_SECONDS = 0.2  # that an iteration waits for each look at whether lost wor
 
 
 class RolloutCollector:
-    """Hands the chunks of a batch to the healthy workers; what a lost, failing or stalled one
-    leaves is asked of the others, and a stalled one is replaced. Only whole chunks are taken.
+    """Hands the chunks of a batch to the healthy workers; chunks of a lost, failing or
+    stalled one go to the others, and a stalled one is replaced. Only whole chunks are taken.
 
     Attributes:
         failures: reasons of the last iteration, in order.

@@ -221,7 +221,7 @@ def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchT
 
 
 def _root_cause(error: BaseException) -> str:
-    """The first telling line of a chain of wrapped errors."""
+    """The last line of the first cause in a chain of wrapped errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -64,5 +64,5 @@ def run_guarded(job: Callable[[], int], stop: StopRequest | None = None) -> int:
     except KeyboardInterrupt:
         if stop is None or not stop.asked_once:
             return 130
-        sys.stdout.write("stopped as asked; the same command goes on from here\n")
+        sys.stdout.write("stopped as requested; the same command continues from here\n")
         return 0

@@ -30,7 +30,7 @@ def evaluate_main(arguments: list[str] | None = None) -> int:
 def _evaluate(run: Path, rest: list[str]) -> int:
     given = [text for text in rest if "=" not in text]
     if len(given) > 1:
-        raise ConfigError(f"one manifest at a time, got {' '.join(given)}")
+        raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
     _check_run(run)
     overrides = [text for text in rest if "=" in text]
     run = run.absolute()
@@ -43,7 +43,9 @@ def _evaluate(run: Path, rest: list[str]) -> int:
 
     manifest = given[0] if given else manifests(config)[1]
     if manifest is None:
-        raise ConfigError("the run has no data.test_manifest: name a manifest behind the run")
+        raise ConfigError(
+            "the run has no data.test_manifest: pass a test manifest after the run directory"
+        )
     log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
     return 0
 
@@ -51,10 +53,10 @@ def _evaluate(run: Path, rest: list[str]) -> int:
 def _check_run(run: Path) -> None:
     """Raises: RunDirectoryError: it is not the directory of a fine-tuning run."""
     if not (run / "config.yaml").is_file():
-        raise RunDirectoryError(f"{run}: is no run directory (there is no config.yaml)")
+        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
     if "masking" in read_yaml(run / "config.yaml"):
         raise RunDirectoryError(
             f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
-            f"(jobs/finetune.py train.initial_weights={run}), or look at its features "
+            f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
             f"(jobs/probe.py probe.checkpoint={run})"
         )

@@ -48,7 +48,8 @@ class CompareSettings(Settings):
     def references_are_arms(self) -> CompareSettings:
         for name in self.references:
             if name not in self.arms:
-                raise ValueError(f"references: '{name}' is no arm, they are {', '.join(self.arms)}")
+                known = ", ".join(self.arms)
+                raise ValueError(f"references: '{name}' is not an arm; choose from: {known}")
         return self
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             value = node.value if isinstance(node.value, str) else error
             raise yaml.constructor.ConstructorError(
-                None, None, f"'{str(value)[:80]}' is no {kind}", node.start_mark
+                None, None, f"'{str(value)[:80]}' is not a valid {kind}", node.start_mark
             ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -144,7 +144,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: {problem}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: nests too deep to be settings") from None
+        raise ConfigError(f"{path}: is nested too deeply") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -164,7 +164,7 @@ def _find(name: str, module: str, attribute: str) -> Any:
 def _lacks(found: Any) -> Iterator[str]:
     """What keeps a class from being a masking system; each holds if nothing before it does."""
     if not isinstance(found, type):
-        yield "is no class"
+        yield "is not a class"
     for name, known in (("reads", get_args(Reads)), ("trained_by", get_args(TrainedBy))):
         if getattr(found, name, None) not in known:
             yield f"needs `{name}`, one of {', '.join(known)}"

@@ -132,7 +132,9 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
     for section, values in changes.items():
         stored = tree.get(section, {})
         if not isinstance(stored, dict):
-            raise ConfigError(f"{directory / 'config.yaml'}: '{section}' is no section of settings")
+            raise ConfigError(
+                f"{directory / 'config.yaml'}: '{section}' is not a section of settings"
+            )
         tree[section] = {**stored, **values}
     run = validate_as(Config, tree)
     if given.probe.layer is not None and given.probe.layer > run.model.depth:
@@ -162,6 +164,6 @@ def run_directory(checkpoint: Path) -> Path:
         if (place / "config.yaml").is_file():
             return place
     raise ConfigError(
-        f"probe.checkpoint {checkpoint}: is neither a run directory (there is no config.yaml) nor "
-        "a checkpoint in one"
+        f"probe.checkpoint {checkpoint}: is neither a run directory (it contains no config.yaml) "
+        "nor a checkpoint in one"
     )

@@ -53,7 +53,7 @@ class RLSettings(Settings):
     def credit_fits_the_action(self) -> RLSettings:
         if self.credit_level == "token" and self.log_prob_over == "visible":
             raise ValueError(
-                "action_set 'visible' has no per-token error (visible tokens are not "
+                "log_prob_over 'visible' has no per-token error (visible tokens are not "
                 "reconstructed): set rl.credit_level=set or rl.log_prob_over=masked"
             )
         if self.set_log_prob == "plackett_luce" and (

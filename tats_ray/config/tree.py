@@ -188,7 +188,7 @@ class Config(JobConfig):
     def versions_arrive_in_time(self) -> Config:
         if self.learns_by_rollouts and self.train.publish_interval > self.rl.staleness + 1:
             raise ValueError(
-                f"train.publish_interval {self.train.publish_interval} would never meet "
+                f"train.publish_interval {self.train.publish_interval} cannot satisfy "
                 f"rl.staleness {self.rl.staleness}: use at most rl.staleness + 1"
             )
         return self

@@ -19,8 +19,7 @@ from tats_ray.training.trainer import BuildTrainer, StepReport
 
 
 class ExecutorLostError(Exception):
-    """The part died that holds a run on Ray together; another executor may continue from the newest
-    checkpoint."""
+    """The hub of a run on Ray died; another executor may continue from the newest checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class HeldOutInspection:
             self._clips = load_held_out(config, manifest, HELD_OUT_CLIPS)
         except VideoDecodeError as error:
             raise TooManyBrokenVideosError(
-                f"{manifest}: none of the first {HELD_OUT_CLIPS} videos to look at can be decoded; "
+                f"{manifest}: none of the first {HELD_OUT_CLIPS} videos to inspect can be decoded; "
                 f"the first is {error}; repair the manifest (data.held_out_manifest or "
                 "data.manifest)"
             ) from None

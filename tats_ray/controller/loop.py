@@ -14,7 +14,7 @@ class Records(Protocol):
     """What becomes of steps: metrics, checkpoints, pictures."""
 
     def begin(self, step: int, batch: ClipBatch) -> None:
-        """Takes notice that a step begins on a batch."""
+        """Records that a step begins on a batch."""
         ...
 
     def wants_state(self, step: int) -> bool:
@@ -22,7 +22,7 @@ class Records(Protocol):
         ...
 
     def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
-        """Takes what is done; `last_step` is given with what `executor.finish` returns."""
+        """Records what is done; `last_step` is given with what `executor.finish` returns."""
         ...
 
 

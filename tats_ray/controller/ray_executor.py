@@ -59,7 +59,7 @@ class RayExecutor:
         clips = batch.rows(0, config.rollout_clips)
         collected = self.algorithm.roll_out(step, clips, self._mae)
         for failure in collected.failures:
-            log(f"step {step + 1}: {failure}; its clips went to others")
+            log(f"step {step + 1}: {failure}; its clips went to other workers")
         self._metrics[step + 1] = collected.metrics | {"rollout/wait_seconds": waited}
         return collected.rollout
 

@@ -92,7 +92,7 @@ class RunRecords:
         self._begun_at = self._waiting_since = self._reported_at = time.monotonic()
 
     def begin(self, step: int, batch: ClipBatch) -> None:
-        """Notes what the wait for the batch was, where it ends, and newly broken videos.
+        """Records the wait for the batch, where the batch ends, and newly broken videos.
 
         Raises:
             TooManyBrokenVideosError: more videos are broken than `data.broken_share` permits.
@@ -194,7 +194,7 @@ class NonFiniteSteps:
         self._directory = directory
 
     def skipped(self, fault: Fault) -> None:
-        """Tells of a step that was left out."""
+        """Reports a step that was skipped."""
         log(f"{fault.what}; left out{self._record(fault.what, fault.clips)}")
 
     def named(self, error: NonFiniteError) -> NonFiniteError:

@@ -151,7 +151,7 @@ def _take_rest(executor: Executor, records: RunRecords, fault: TatsRayError) -> 
         if not isinstance(fault, StorageError):
             log(f"what was done before the fault could not be stored: {error}")
     except TatsRayError:
-        pass  # the fault itself, told again
+        pass  # the fault itself, raised again
 
 
 def _starting_point(task: Task, directory: RunDirectory) -> StartingPoint:

@@ -152,7 +152,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path}: cannot be read ({error}); {_MEND}") from None
     if not isinstance(content, dict):
-        raise RunDirectoryError(f"{path}: is no JSON object; {_MEND}")
+        raise RunDirectoryError(f"{path}: is not a JSON object; {_MEND}")
     return content
 
 

@@ -44,7 +44,7 @@ class StopRequest:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Inside, the first signal is only noted: what runs here looks at `is_set`."""
+        """Inside, the first signal is only recorded: what runs here checks `is_set`."""
         yield from self._with(True)
 
     @contextmanager

@@ -1,8 +1,8 @@
 """Crop, resize and flip of whole batches on the training device.
 
-Decoded frames are stored at one size, whatever the video's aspect. A box is chosen in the
+Decoded frames are stored at a fixed size, whatever the video's aspect. A box is chosen in the
 video's own geometry and sampled from the stored frame in relative coordinates, so that neither the
-size nor the crop distorts the picture, and any map of the stored frame can follow the pixels.
+stored size nor the crop distorts the picture, and any map of the same frame can follow the pixels.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     `resize(box=...)` and PyTorch's `interpolate(antialias=True)` do.
 
     Args:
-        maps: float [B, C, H, W], any per-pixel maps of stored frames.
+        maps: float [B, C, H, W], any per-pixel maps of the stored frame.
         boxes: float [B, 5] from `crop_boxes`.
         size: output side.
 

@@ -14,7 +14,7 @@ class Clips:
     """Decoded clips in memory.
 
     Attributes:
-        frames: uint8 [B, T, H, W, 3] as stored, possibly a read-only view of shared memory.
+        frames: uint8 [B, T, H, W, 3] at the stored size, perhaps a read-only view of shared memory.
         aspects: float64 [B], width / height of each video.
         stream_indices: int64 [B], places in the endless shuffled stream of clips.
         first: run-wide index of the first clip; clip i of the run is `first + i`.

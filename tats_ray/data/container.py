@@ -44,7 +44,7 @@ def probe_video(path: Path) -> VideoInfo:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoDecodeError(str(path), str(error).splitlines()[0]) from None
     if fps <= 0:
-        raise VideoDecodeError(str(path), "tells no frame rate")
+        raise VideoDecodeError(str(path), "does not state a frame rate")
     width, height = frame.width, frame.height
     return VideoInfo(frames, fps, *((height, width) if sideways else (width, height)))
 

@@ -48,7 +48,7 @@ class DecodeRequest:
     frames: int
     stride: int
     starts: list[float]  # one per clip
-    height: int  # stored frame size
+    height: int  # of the stored frame
     width: int
     decoder: str  # auto | decord | pyav
     motion: MotionRequest | None = None
@@ -173,6 +173,6 @@ _DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of a decoder's message, without the place in its C++ source."""
+    """The informative line of a decoder's message, without the place in its C++ source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", lines[0])[:200]

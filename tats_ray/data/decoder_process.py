@@ -23,7 +23,7 @@ class DecoderProcess:
         Raises:
             VideoDecodeError: also when the process passes the limit or dies.
             MotionPriorError: the motion asked for cannot be had.
-            ComponentFailedError: no process can be started; that is no video's fault.
+            ComponentFailedError: no process can be started; no video caused that.
         """
         answer = self._process.ask(_decode, request.path, [asdict(request)], seconds)
         frames, *motion = answer.arrays

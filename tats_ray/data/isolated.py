@@ -83,7 +83,7 @@ class IsolatedProcess:
             VideoDecodeError: the task raises it or any error that is not listed here, passes the
                 limit, or ends the child.
             MotionPriorError, StorageError: the task raises it.
-            ComponentFailedError: no child can be started; that is no video's fault.
+            ComponentFailedError: no child can be started; no video caused that.
             EOFError: `abandon` was called.
         """
         pipe = self._pipe or self._start(task.__module__)

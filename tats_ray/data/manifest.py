@@ -77,7 +77,7 @@ def read_manifest(path: str | Path) -> pa.Table:
         names = pq.read_schema(path).names
         twice = next((name for name in SCHEMA.names if names.count(name) > 1), None)
         if twice is not None:
-            raise ManifestError(f"{path}: column '{twice}' is there twice; keep one of them")
+            raise ManifestError(f"{path}: column '{twice}' appears twice; keep one of them")
         table = pq.read_table(path, columns=[name for name in SCHEMA.names if name in names])
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: is not a Parquet file ({_first_line(error)})") from None
@@ -112,7 +112,7 @@ def _check_paths(file: Path, column: pa.ChunkedArray) -> None:
     twice = counts.field("values")[place]
     first, second = pa.compute.indices_nonzero(pa.compute.equal(column, twice))[:2].to_pylist()
     raise ManifestError(
-        f"{file}: row {second}: {twice} is there already in row {first}; keep one of them"
+        f"{file}: row {second}: {twice} is already in row {first}; keep one of them"
     )
 
 

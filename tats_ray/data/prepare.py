@@ -45,7 +45,7 @@ def _check_once(entries: list[Entry]) -> None:
         first = origins.setdefault(entry.path, entry.origin)
         if first is not entry.origin:
             raise ManifestError(
-                f"{entry.origin}: {entry.path} is there already in {first}; keep one of them"
+                f"{entry.origin}: {entry.path} is already in {first}; keep one of them"
             )
 
 

@@ -121,7 +121,7 @@ def _make_current(process: IsolatedProcess, conversion: Conversion, seconds: flo
             raise VideoDecodeError(str(source), "no such file")
         newer = target.is_file() and target.stat().st_mtime_ns > source.stat().st_mtime_ns
     except OSError as error:  # a folder without permission, a name too long
-        raise VideoDecodeError(str(source), f"cannot be looked at ({error.strerror})") from None
+        raise VideoDecodeError(str(source), f"cannot be inspected ({error.strerror})") from None
     if newer:
         side = process.ask(_short_side, str(target), [], seconds).content
         if side == conversion.short_side:

@@ -69,7 +69,7 @@ def paired_difference(one: dict[int, float], other: dict[int, float]) -> PairedD
     """Difference over the seeds that both have; None where there are none.
 
     Args:
-        one, other: seed -> figure.
+        one, other: seed -> metric.
     """
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
@@ -104,7 +104,7 @@ class Comparison:
         return [result for result in self.results if (result.ratio, result.arm) == (ratio, arm)]
 
     def by_seed(self, ratio: float, arm: str, figure: str) -> dict[int, float]:
-        """Seed -> figure, of the trials of a cell that have it."""
+        """Seed -> metric, of the trials of a cell that have it."""
         return {
             result.seed: result.metrics[figure]
             for result in self.of(ratio, arm)
@@ -112,7 +112,7 @@ class Comparison:
         }
 
     def summary(self, ratio: float, arm: str) -> dict[str, Spread]:
-        """Every figure of a cell, and what its trials cost."""
+        """Every metric of a cell, and what its trials cost."""
         trials = self.of(ratio, arm)
         names = dict.fromkeys(name for trial in trials for name in trial.metrics)
         spreads = {name: spread(list(self.by_seed(ratio, arm, name).values())) for name in names}

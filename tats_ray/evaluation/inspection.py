@@ -133,7 +133,7 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
 
 
 def random_enrichment(config: Config, clips: HeldOut) -> Enrichment | None:
-    """The same figure for random masks: 1.0 up to chance."""
+    """The same for random masks: 1.0 up to chance."""
     return _enrichment(draw_evenly(_noise(config, 0, len(clips)), config.visible), clips)
 
 

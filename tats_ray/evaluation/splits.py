@@ -52,7 +52,7 @@ def read_folds(file: Path) -> dict[str, Place]:
     for path, *place in zip(*columns, strict=True):
         absolute = str((file.parent / path).absolute())
         if places.setdefault(absolute, Place(*place)) != Place(*place):
-            raise ManifestError(f"{file}: '{path}' is there twice, with different folds or groups")
+            raise ManifestError(f"{file}: '{path}' appears twice, with different folds or groups")
     return places
 
 
@@ -133,7 +133,7 @@ def inner_parts(labels: np.ndarray, groups: Sequence[str], parts: int, seed: int
     parts = min(parts, len(set(groups)))
     if parts < 2:
         raise ManifestError(
-            "one group of videos alone cannot be divided to choose probe.l2: add a column group to "
+            "a single group of videos cannot be divided to choose probe.l2: add a column group to "
             "probe.folds, or give a single value"
         )
     # scikit-learn stratifies only where some class has a video for every part.

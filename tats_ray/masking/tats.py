@@ -1,6 +1,6 @@
 """TATS (Rai, Min et al. 2025): visible tokens are drawn from a policy that PPO trains by rollouts.
 
-What the paper does not tell is a decision (docs/systems.md).
+What the paper leaves open is a decision (docs/systems.md).
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def _load(settings: FeatureTargetSettings, size: int) -> VisionTransformer:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FeatureEncoderError(
-            f"{_FIELD}.encoder: weights of '{settings.encoder}' cannot be had ({reason}); give a "
-            f"safetensors file as {_FIELD}.weights or let this machine reach the hub once"
+            f"{_FIELD}.encoder: weights of '{settings.encoder}' cannot be loaded ({reason}); give "
+            f"a safetensors file as {_FIELD}.weights or let this machine reach the hub once"
         ) from None
     assert isinstance(model, VisionTransformer), "listed under this class's module"
     if file is not None:

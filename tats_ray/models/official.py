@@ -55,7 +55,7 @@ def _our_name(path: Path, name: str) -> str:
     prefix = next((known for known in _NAMES if name.startswith(known)), None)
     if prefix is None:
         raise CheckpointError(
-            f"{path}: weight '{name}' is of no pre-training model of VideoMAE or AdaMAE"
+            f"{path}: weight '{name}' does not belong to a pre-training model of VideoMAE or AdaMAE"
         )
     return _NAMES[prefix] + name.removeprefix(prefix)
 

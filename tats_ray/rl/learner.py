@@ -158,7 +158,7 @@ class InProcessPolicy:
         """Rollouts of the clips; the autoencoder is of version `step`."""
         rl = self.learner.settings.rl
         self.environment.version = step
-        # In the same chunks as rollout workers take, so that sums round alike.
+        # In the same chunks as rollout workers take, so that sums are rounded alike.
         chunks = [
             clips.rows(start, start + rl.rollout_clips)
             for start in range(0, len(clips), rl.rollout_clips)

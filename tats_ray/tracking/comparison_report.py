@@ -47,7 +47,7 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
 
 
 def log_comparison(title: str, settings: CompareSettings, comparison: Comparison) -> None:
-    """A narrow table on the terminal; the files have every figure."""
+    """A narrow table on the terminal; the files have every metric."""
     if not comparison.results:
         return
     header, rows = _rows(

@@ -23,7 +23,7 @@ _COLUMNS = {
     "ppo/kl": ("kl", "{:.1e}"),
     "ppo/clip_fraction": ("clip", "{:.0%}"),
     "ppo/ratio_max": ("ratio", "{:.2f}"),
-    "rollout/staleness": ("lag", "{:.1f}"),
+    "rollout/staleness": ("staleness", "{:.1f}"),
     "time/clips_per_second": ("clips/s", "{:.1f}"),
     "time/data_share": ("data", "{:.0%}"),
 }

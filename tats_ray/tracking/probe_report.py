@@ -56,7 +56,7 @@ def save_confusion(result: dict[str, Any], title: str, file: Path) -> None:
 
 
 def _cell(result: dict[str, Any], figure: str) -> str:
-    """`31.2 % ± 4.0`, empty where the figure is not known."""
+    """`31.2 % ± 4.0`, empty where the metric is not known."""
     if figure not in result:
         return ""
     deviation = result.get(f"{figure}_deviation")

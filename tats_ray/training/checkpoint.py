@@ -151,7 +151,7 @@ def newest_checkpoint(run: Path) -> Path:
         return run
     found = checkpoints(run / "checkpoints")
     if not found:
-        raise CheckpointError(f"{run}: is no run with a complete checkpoint, and no checkpoint")
+        raise CheckpointError(f"{run}: contains no complete checkpoint")
     return found[-1]
 
 
@@ -174,7 +174,7 @@ def read_progress(path: Path) -> Progress:
     cursor = progress.cursor
     for count in (progress.step, progress.clips, progress.policy_version, cursor.block, cursor.row):
         if type(count) is not int or count < 0:
-            raise CheckpointError(f"{file}: '{count}' is no count of steps or clips; {_MEND}")
+            raise CheckpointError(f"{file}: '{count}' is not a number of steps or clips; {_MEND}")
     return progress
 
 
@@ -214,7 +214,7 @@ def read_tensors(path: Path, name: str) -> State:
             f"{file}: is not a complete safetensors file ({error}); {_MEND}"
         ) from None
     except (KeyError, TypeError) as error:  # types that numpy does not have, such as bfloat16
-        raise CheckpointError(f"{file}: holds a type that is not read here ({error})") from None
+        raise CheckpointError(f"{file}: contains a type that is not supported ({error})") from None
     for key, value in tensors.items():
         if not np.isfinite(value).all():
             raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {_MEND}")

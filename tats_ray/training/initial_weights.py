@@ -119,7 +119,7 @@ def _check_architecture(file: Path, settings: ModelSettings, compared: tuple[str
         return
     pretrained = read_yaml(file).get("model", {})
     if not isinstance(pretrained, dict):
-        raise CheckpointError(f"{file}: 'model' is no settings of settings")
+        raise CheckpointError(f"{file}: 'model' is not a section of settings")
     stored, asked = flatten(pretrained), flatten(settings.model_dump())
     for name in compared:
         value = stored.get(name, asked[name])

@@ -253,11 +253,11 @@ def test_a_config_that_is_no_mapping_is_named(run, synthetic, capsys):
     given_settings = [f"probe.checkpoint={run}", f"probe.train={synthetic.train}",
                       f"probe.test={synthetic.held_out}"]  # fmt: skip
     assert probe_main(given_settings) == 2
-    assert "config.yaml: 'data' is no section" in capsys.readouterr().err
+    assert "config.yaml: 'data' is not a section" in capsys.readouterr().err
     tuned = [*TINY_FINETUNE, f"train.initial_weights={run}", f"data.manifest={synthetic.train}",
              f"run.output_dir={run.parent}", "run.name=tuned"]  # fmt: skip
     assert finetune_main(tuned) == 1
-    assert "config.yaml: 'model' is no section" in capsys.readouterr().err
+    assert "config.yaml: 'model' is not a section" in capsys.readouterr().err
 
 
 OFFICIAL = {"encoder.norm.weight": torch.ones(24), "encoder.norm.bias": torch.zeros(24)}
@@ -298,7 +298,7 @@ def test_a_bomb_beside_real_weights_is_never_run(tmp_path):
         ({}, "holds no weights"),
         ([1, 2], "holds no weights"),
         ({"model": {"encoder.patch_embed.proj.weight": torch.ones(4, 3, 16, 16)}}, "video model"),
-        ({"model": {"visual.conv1.weight": torch.ones(3)}}, "is of no pre-training model"),
+        ({"model": {"visual.conv1.weight": torch.ones(3)}}, "not belong to a pre-training model"),
         ({"model": OFFICIAL}, "is missing; the checkpoint is of another model"),
     ],
 )

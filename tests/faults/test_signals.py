@@ -110,7 +110,7 @@ def test_a_signal_before_the_first_step(whole, synthetic, tmp_path, phase):
         run.wait_for(phase, process)
     signal_group(process, signal.SIGTERM)
     said = exits_in_time(process)
-    assert "stopped as asked" in said or "asked to stop: finishing step 0" in said
+    assert "stopped as requested" in said or "asked to stop: finishing step 0" in said
     assert newest_step(run) == 0
     run.finish()
     same_result(whole, run)

@@ -143,7 +143,7 @@ def test_a_failing_trial_is_named_and_the_others_go_on(synthetic, tmp_path):
 def test_faults_of_an_arm_are_found_before_any_trial(synthetic, tmp_path):
     arms = {"random": ["masking.system=random"], "odd": ["train.initial_weights=nowhere"]}
     text = _finish(_tree(synthetic, tmp_path, compare={"arms": arms}), tmp_path, code=1)
-    assert text.startswith("error: nowhere: cannot be read")
+    assert text.startswith("error: train.initial_weights: nowhere: cannot be read")
     assert not (tmp_path / "study" / "trials").exists()
 
 

@@ -62,7 +62,7 @@ def plain_name(origin: str, field: str, value: str) -> str:
     """
     if "/" in value or "\0" in value or value in (".", ".."):
         raise ManifestError(
-            f"{origin}: {field} '{value}' would lead out of the folder of the videos; take the "
+            f"{origin}: {field} '{value}' points outside the folder of the videos; take the "
             "official file"
         )
     return value

@@ -79,7 +79,7 @@ def _fields(origin: str, line: str) -> list[str]:
     try:
         return [field.strip() for field in next(csv.reader([line], strict=True))]
     except csv.Error as error:
-        raise ManifestError(f"{origin}: {error}; mend the double quotes") from None
+        raise ManifestError(f"{origin}: {error}; fix the double quotes") from None
 
 
 def _name(row: dict[str, str]) -> str:

@@ -130,5 +130,5 @@ def _identity(path: str) -> dict[str, int]:
     try:
         status = Path(path).stat()
     except OSError as error:
-        raise MotionPriorError(path, f"cannot be looked at ({error.strerror})") from None
+        raise MotionPriorError(path, f"cannot be inspected ({error.strerror})") from None
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -24,7 +24,7 @@ def step_between(
 ) -> np.ndarray:
     """Displacement from one frame to the next at the grid's places in the first.
 
-    Dense flow is averaged over each cell; a point tracker tells of the cell's centre.
+    Dense flow is averaged over each cell; a point tracker follows the cell's centre.
 
     Args:
         before, after: uint8 [H, W, 3].

@@ -119,7 +119,7 @@ def _hold_last(fields: np.ndarray, path: str, indices: np.ndarray) -> np.ndarray
     if missing > MISSING_FRAMES * stride:
         raise MotionPriorError(
             path,
-            f"motion is known of {len(fields)} frames, the clip asks for frame {indices[-1]}; "
+            f"motion is known for {len(fields)} frames, the clip needs frame {indices[-1]}; "
             "re-encode the video with jobs/prepare_data.py --reencode",
         )
     return np.concatenate([fields, np.zeros((missing, *fields.shape[1:]), fields.dtype)])

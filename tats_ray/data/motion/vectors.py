@@ -2,7 +2,7 @@
 
 FFmpeg hands them out for H.264 and the MPEG-1/2/4 family. A vector leads from a block to its place
 in a reference frame, which may be several frames away; it is divided by that distance, so that a
-field always tells the displacement of one video frame.
+field always holds the displacement of one video frame.
 """
 
 from __future__ import annotations

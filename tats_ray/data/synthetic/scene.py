@@ -2,7 +2,7 @@
 
 A kind of motion is a displacement over time that is zero at a random reference frame; the object's
 place at that frame is uniform on a frame that wraps around. So position, orientation and appearance
-are distributed alike in every single frame of every kind, and only the change over time tells them
+are distributed alike in every single frame of every kind, and only the change over time separates them
 apart. The kinds of path keep their meaning under a horizontal flip, the directions do not.
 """
 
@@ -50,7 +50,7 @@ def random_scene(settings: SyntheticSettings, kind: str, seed: int) -> Scene:
     """
     rng = np.random.default_rng([settings.seed, seed])
     background = random_texture(rng, settings.size, settings.background_contrast)
-    # Look-alikes wear the moving objects' textures, so that appearance tells nothing.
+    # Static distractors have the moving objects' textures, so that appearance reveals nothing.
     textures = [
         random_texture(rng, settings.size, settings.object_contrast)
         for _ in range(max(settings.moving_objects, settings.static_objects))

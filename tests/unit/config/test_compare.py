@@ -94,7 +94,7 @@ def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"compare": {"references": ["tube"]}}, "'tube' is no arm"),
+        ({"compare": {"references": ["tube"]}}, "'tube' is not an arm"),
         ({"compare": {"seeds": [1, 1]}}, "holds a value twice"),
         ({"compare": {"metric": "finetune"}}, "needs the section finetune"),
         ({"probe": None}, "needs the section probe"),

@@ -214,9 +214,9 @@ def test_a_value_that_nests_without_end_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("run:\n  seed: 2024-13-45\n", ":2: '2024-13-45' is no timestamp"),
-        ("run:\n  seed: !!bool maybe\n", ":2: 'maybe' is no bool"),
-        (f"run:\n  seed: 0x{'f' * 5000}\n", ":2: '0xf{78}' is no int"),
+        ("run:\n  seed: 2024-13-45\n", ":2: '2024-13-45' is not a valid timestamp"),
+        ("run:\n  seed: !!bool maybe\n", ":2: 'maybe' is not a valid bool"),
+        (f"run:\n  seed: 0x{'f' * 5000}\n", ":2: '0xf{78}' is not a valid int"),
         ("run:\n  name: a\n  name: b\n", r":3: key 'name' is given twice"),
         ("run: {name: a}\ntrain: {}\nrun: {seed: 1}\n", r":3: key 'run' is given twice"),
     ],

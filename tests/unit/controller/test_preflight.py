@@ -22,7 +22,7 @@ def test_too_few_cpus_are_refused_with_the_numbers():
         preflight(config, cpus=2, gpus=0)
     message = str(caught.value)
     assert "has 2 CPUs, this run needs 3.5" in message
-    assert "2 Train workers x 0.5 + 3 env runners x 0.5 + 1 PPO learners x 0.5" in message
+    assert "2 Train workers x 0.5 + 3 rollout workers x 0.5 + 1 PPO learners x 0.5" in message
 
 
 def test_fixed_maskers_need_no_runners():

@@ -117,7 +117,7 @@ def test_kinetics_columns_go_by_name_and_the_label_may_be_held_out(tmp_path):
         (KINETICS + "counting, aloud,a,0,10,train,0\n", r":7: 7 fields .* names 6"),
         (
             KINETICS + 'x,a,0,10,train,0\n"x,b,0,10,train,0\ny,c,0,10,train,0\n',
-            r":8: .*; mend the double quotes",
+            r":8: .*; fix the double quotes",
         ),
         (KINETICS + "x,a,0.5,10,train,0\n", r":7: time_start '0.5' must be whole seconds"),
         (KINETICS + ",a,0,10,train,0\n", r":7: label is empty"),

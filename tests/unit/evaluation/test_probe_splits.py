@@ -45,7 +45,7 @@ def test_folds_of_a_manifest_are_groups_where_there_are_none(tmp_path):
     ("text", "message"),
     [
         ("path,label\na.mp4,x\n", "column 'fold' is missing"),
-        ("path,fold\na.mp4,0\na.mp4,1\n", r"'a\.mp4' is there twice"),
+        ("path,fold\na.mp4,0\na.mp4,1\n", r"'a\.mp4' appears twice"),
         ("path,fold\na.mp4\n", "cannot be read"),
     ],
 )

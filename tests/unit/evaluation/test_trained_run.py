@@ -89,7 +89,7 @@ def test_every_system_draws(synthetic, tmp_path, video, system):
 
 
 def test_what_cannot_be_opened_is_named(trained, tmp_path):
-    with pytest.raises(CheckpointError, match="is no run with a complete checkpoint"):
+    with pytest.raises(CheckpointError, match="contains no complete checkpoint"):
         load_run(tmp_path)
     (tmp_path / "no.mp4").write_bytes(b"no video")
     with pytest.raises(VideoDecodeError, match=r"no\.mp4"):

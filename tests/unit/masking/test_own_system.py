@@ -148,7 +148,7 @@ class Unseeing(Whole):
         ("Untrained", "needs `Settings`, a subclass of tats_ray.config.masking.RolloutSettings"),
         ("Undecided", r"needs `build_sampler\(self, token_width\)`"),
         ("Unseeing", "must read tokens"),
-        ("CPU", "is no class"),
+        ("CPU", "is not a class"),
     ],
 )
 def test_a_class_with_another_interface_is_refused_in_one_line(name, message):

@@ -114,7 +114,7 @@ def test_evaluate_command_repeats_the_metrics_and_takes_other_views(whole, capsy
     assert evaluate_main([str(whole), "views.spatial=2"]) == 2
     assert "views.spatial" in capsys.readouterr().err
     assert evaluate_main([str(whole.parent)]) == 2
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
 def test_the_loss_falls(synthetic, tmp_path):

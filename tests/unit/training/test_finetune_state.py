@@ -96,7 +96,7 @@ def test_no_checkpoint_and_damage_are_named(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere: cannot be read \(there is no such file"):
         _load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"empty: is no run with a complete checkpoint"):
+    with pytest.raises(CheckpointError, match=r"empty: contains no complete checkpoint"):
         _load(tmp_path / "empty")
     file = run / "checkpoints" / "step_00000004" / "mae.safetensors"
     file.write_bytes(file.read_bytes()[:500])
