@@ -13,21 +13,16 @@ from tats_ray.config.settings import Settings
 class SyntheticSettings(Settings):
     """The generated set, used when `data.manifest` is empty. Lengths are pixels and frames."""
 
-    root: str | None = None  # default: <run.output_dir>/synthetic/<digest of these settings>
     clips: int = Field(384, ge=1)
     held_out_clips: int = Field(64, ge=1)
     classes: Literal["paths", "directions"] = "paths"  # kinds of path | directions of straight ones
     frames: int = Field(32, ge=2)
     size: int = Field(64, ge=16, multiple_of=2)
-    fps: int = Field(16, ge=1)
     moving_objects: int = Field(2, ge=1)
-    static_objects: int = Field(2, ge=0)
     object_size: list[float] = Field([0.16, 0.3], min_length=2, max_length=2)  # share of the frame
     speed: list[float] = Field([0.02, 0.05], min_length=2, max_length=2)  # frame widths per frame
-    object_contrast: float = Field(0.22, gt=0, le=0.5)
     background_contrast: float = Field(0.1, ge=0, le=0.5)
     panning_share: float = Field(0.3, ge=0, le=1)
-    seed: int = Field(0, ge=0)
 
 
 class AugmentSettings(Settings):

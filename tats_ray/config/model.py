@@ -54,8 +54,6 @@ class FeatureTargetSettings(Settings):
 
     encoder: str | None = None  # name of a timm model, such as vit_base_patch16_224.dino
     weights: str | None = None  # safetensors file; empty: timm's pretrained weights from the hub
-    statistics: Literal["imagenet", "encoder"] = "imagenet"  # input normalisation; TrackMAE's code
-    weight: float = Field(1.0, gt=0)
 
 
 class ModelSettings(Settings):
@@ -67,7 +65,6 @@ class ModelSettings(Settings):
     width: int = Field(768, ge=8)
     depth: int = Field(12, ge=1)
     heads: int = Field(12, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
     positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"  # codes | AdaMAE's paper
     decoder: DecoderSettings = DecoderSettings()
     target: TargetSettings = TargetSettings()

@@ -38,12 +38,8 @@ class RLSettings(Settings):
     clip: float = Field(0.2, gt=0)
     epochs: int = Field(1, ge=1)
     minibatch_clips: int | None = Field(None, ge=1)  # empty: all rolled-out clips of a step
-    value_coefficient: float = Field(0.5, ge=0)
     entropy_coefficient: float = Field(0.01, ge=0)
-    log_ratio_limit: float = Field(5.0, gt=0)  # log-ratios are clamped to +- this before exp
     lr: float = Field(1.5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
 
     # Faults
     rollout_seconds: float = Field(120.0, gt=0)  # an actor that takes longer to answer is replaced

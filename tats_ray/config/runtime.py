@@ -44,9 +44,7 @@ class ClusterSettings(Settings):
     cpus: int | None = Field(None, ge=1)  # local: CPUs that Ray may count; empty: as many as needed
     object_store_mb: int = Field(1024, ge=100)  # local only
     rollout_worker_cpus: float = Field(0.5, gt=0)
-    rollout_worker_gpus: float | None = Field(None, ge=0)
     learner_cpus: float = Field(0.5, gt=0)
-    learner_gpus: float | None = Field(None, ge=0)
     train_worker_cpus: float = Field(0.5, gt=0)
     train_worker_gpus: float | None = Field(None, ge=0)
     decode_cpus: float = Field(0.5, gt=0)  # per decode task
@@ -68,7 +66,6 @@ class TrackingSettings(Settings):
     wait_seconds: float = Field(30.0, ge=0)  # that a run's end waits for MLflow to take the rest
     log_interval: int = Field(10, ge=1)  # steps
     picture_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only
-    picture_clips: int = Field(4, ge=1)
     enrichment_interval: int | None = Field(None, ge=1)  # steps; empty: at the end only
 
     @field_serializer("uri")

@@ -36,7 +36,6 @@ class TrainSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
 
     # Ray mode
-    publish_interval: int = Field(1, ge=1)  # steps between published weight versions
     snapshot_interval: int = Field(20, ge=1)  # steps a lost worker group replays at most
     max_failures: int = Field(3, ge=0)  # restarts: of Train workers, PPO learners, the hub
 

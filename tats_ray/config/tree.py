@@ -174,20 +174,12 @@ class Config(JobConfig):
         learners, part = max(1, self.rl.learners), self.rl.minibatch_clips
         if self.rollout_clips % learners:
             raise ValueError(
-                f"rl.learners {learners} does not divide the {self.rollout_clips} clips that a step rolls out"
+                f"rl.learners {learners} does not divide the {self.rollout_clips} clips that a "
+                "step rolls out"
             )
         if part is not None and (part % learners or self.rollout_clips % part):
             raise ValueError(
                 f"rl.minibatch_clips {part} must be a multiple of rl.learners {learners} and "
                 f"divide the {self.rollout_clips} clips that a step rolls out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def versions_arrive_in_time(self) -> Config:
-        if self.learns_by_rollouts and self.train.publish_interval > self.rl.staleness + 1:
-            raise ValueError(
-                f"train.publish_interval {self.train.publish_interval} would never meet "
-                f"rl.staleness {self.rl.staleness}: use at most rl.staleness + 1"
             )
         return self
