@@ -27,13 +27,13 @@ RENAMED = {
     "rl.credit": "rl.credit_level (per_token is now token)",
     "rl.action_set": "rl.log_prob_over",
     "cluster.env_runner_cpus": "cluster.rollout_worker_cpus",
-    "cluster.env_runner_gpus": "nothing: GPUs are shared evenly",
     "data.canvas_height": "data.stored_height",
     "data.canvas_width": "data.stored_width",
 }
 
 # Former setting -> what it is now fixed at.
 FIXED = {
+    "cluster.env_runner_gpus": "an even share of what the Train workers leave",
     "cluster.learner_gpus": "an even share of what the Train workers leave",
     "cluster.rollout_worker_gpus": "an even share of what the Train workers leave",
     "data.synthetic.fps": "16",

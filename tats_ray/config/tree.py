@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from tats_ray.config.data import DataSettings
+from tats_ray.config.data import FIELD_SOURCES, DataSettings, Form
 from tats_ray.config.job import JobConfig
 from tats_ray.config.masking import (
     MaskingSettings,
@@ -16,7 +16,6 @@ from tats_ray.config.masking import (
     settings_class,
     system_class,
 )
-from tats_ray.config.motion import FIELD_SOURCES, Form
 from tats_ray.config.rl import RLSettings
 
 
