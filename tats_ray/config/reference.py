@@ -23,7 +23,8 @@ _HEAD = """# Settings
 Written by `python -m tats_ray.config.reference`; do not edit by hand. Every setting stands in a
 YAML file below its group, or on the command line as `group.name=value`.
 """
-_PRESETS = """Presets: `tats` is what docs/study.md found best (configs/presets/tats.yaml), `tats_paper` a
+_PRESETS = """
+Presets: `tats` is what docs/study.md found best (configs/presets/tats.yaml), `tats_paper` a
 reading of the paper (configs/presets/tats_paper.yaml).
 """
 
