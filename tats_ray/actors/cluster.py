@@ -237,6 +237,8 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
         )
     train_share, rl_share = _gpu_shares(config, gpus)
     train_gpus = train_share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
+    if not train_gpus:
+        rl_share = 0.0  # a run whose Train workers stay on CPUs leaves the GPUs alone
     wanted = (
         config.train.workers * train_gpus
         + (config.rollout_workers + config.remote_learners) * rl_share

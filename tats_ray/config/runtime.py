@@ -63,7 +63,7 @@ class ClusterSettings(Settings):
     train_worker_gpus: float | None = Field(
         None,
         ge=0,
-        description="GPUs of a Train worker; empty: an even share of what the cluster has",
+        description="GPUs of a Train worker; empty: an even share; 0: the whole run stays on CPUs",
     )
     decode_cpus: float = Field(0.5, gt=0, description="CPUs of a decode task")
     threads: int = Field(1, ge=1, description="PyTorch threads per process")
