@@ -1,4 +1,4 @@
-"""Times training steps: python jobs/benchmark.py --config configs/tats_reconstructed_vit_b.yaml"""
+"""Times training steps: python jobs/benchmark.py --config configs/tats_vit_b.yaml"""
 
 import sys
 

@@ -32,7 +32,7 @@ TINY = [
     "rl.baseline=critic", "rl.whiten=clip", "rl.draws_per_clip=1", "rl.rollout_fraction=1.0",
     "rl.rollout_clips=4", "rl.lr=1e-3", "train.batch_size=8", "train.base_lr=0.03",
     "train.min_lr=0.003", "train.steps=12", "tracking.log_interval=2",
-    "tracking.picture_clips=1", "checkpoint.interval=4", "cluster.mode=serial",
+    "checkpoint.interval=4", "cluster.mode=serial",
     "data.synthetic.clips=20", "data.synthetic.held_out_clips=6", "data.synthetic.frames=12",
     "data.synthetic.size=32",
 ]  # fmt: skip

@@ -237,19 +237,19 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
         )
     train_share, rl_share = _gpu_shares(config, gpus)
     train_gpus = train_share if cluster.train_worker_gpus is None else cluster.train_worker_gpus
-    runner_gpus = rl_share if cluster.rollout_worker_gpus is None else cluster.rollout_worker_gpus
-    learner_gpus = rl_share if cluster.learner_gpus is None else cluster.learner_gpus
+    if not train_gpus:
+        rl_share = 0.0  # a run whose Train workers stay on CPUs leaves the GPUs alone
     wanted = (
         config.train.workers * train_gpus
-        + config.rollout_workers * runner_gpus
-        + config.remote_learners * learner_gpus
+        + (config.rollout_workers + config.remote_learners) * rl_share
     )
     if wanted > gpus + 1e-6:
         raise ResourceError(
-            f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; lower cluster.*_gpus"
+            f"the cluster has {gpus:g} GPUs, this run needs {wanted:g}; "
+            "lower cluster.train_worker_gpus"
         )
     return Resources(
-        cluster.rollout_worker_cpus, runner_gpus, cluster.learner_cpus, learner_gpus,
+        cluster.rollout_worker_cpus, rl_share, cluster.learner_cpus, rl_share,
         cluster.train_worker_cpus, train_gpus, cluster.decode_cpus,
     )  # fmt: skip
 

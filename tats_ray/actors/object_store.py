@@ -24,8 +24,7 @@ def clips_in_flight(config: JobConfig) -> int:
     """Decoded clips that are alive at most: steps that a snapshot has not passed, steps that have
     been submitted, the one that is being put together, and blocks that wait for it."""
     train, data = config.train, config.data
-    ahead = max(ITEMS_AHEAD, train.publish_interval)
-    steps = train.snapshot_interval + ahead + 1
+    steps = train.snapshot_interval + ITEMS_AHEAD + 1
     waiting = (_WINDOWS * data.prefetch_blocks + 1) * data.block_clips
     return steps * train.batch_size + waiting
 

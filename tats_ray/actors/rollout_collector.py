@@ -41,7 +41,7 @@ class RolloutCollector:
                 carries the last cause.
             ComponentTimeoutError: no worker became available within `cluster.wait_seconds`.
             StaleRolloutError: a worker used an older autoencoder than `rl.staleness` permits.
-            RayTaskError: a mistake in the code that workers run, with its traceback.
+            RuntimeError: a mistake in the code that workers run, with its traceback.
         """
         self.failures = []
         size, total = self._config.rl.rollout_clips, len(batch)
@@ -97,9 +97,9 @@ class RolloutCollector:
     def _record(self, result: Any) -> Any:
         """A worker's answer, None where the worker was lost; remembers the reason."""
         answer = result.get()
-        if isinstance(answer, ray.exceptions.RayTaskError):
-            raise answer  # faults that may pass come as replies
         reason = answer.failure if isinstance(answer, RolloutReply) else None
+        if isinstance(answer, RolloutReply) and answer.mistake:
+            raise RuntimeError(f"rollout worker {result.actor_id}: {answer.mistake}")
         if not result.ok:
             reason = death_cause(answer)
         if reason is not None:

@@ -37,11 +37,17 @@ _PASSING_FAULTS = (ray.exceptions.RayError, TatsRayError, MemoryError, torch.Out
 
 @dataclass(frozen=True)
 class RolloutReply:
-    """What a worker did with its chunks; `failure` is the reason of the first one that failed."""
+    """What a worker did with its chunks.
+
+    Attributes:
+        failure: the reason of the first chunk that failed and may succeed when asked again.
+        mistake: the traceback of a fault in the code, which every worker would repeat.
+    """
 
     worker: int
     rollouts: list[Rollout]
     failure: str | None = None
+    mistake: str | None = None
 
 
 class MaskingEnvRunner(EnvRunner, Checkpointable):
@@ -85,6 +91,8 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
         except _PASSING_FAULTS as error:
             traceback.print_exc()  # into this worker's log
             return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
+        except Exception:  # told, not raised: RLlib takes an actor that raises for a lost one
+            return RolloutReply(self.worker_index, done, mistake=traceback.format_exc())
         return RolloutReply(self.worker_index, done)
 
     def _roll_out(self, chunk: ClipBatch) -> Rollout:

@@ -198,7 +198,6 @@ def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchT
         threads=config.cluster.threads,
         wait_seconds=config.cluster.wait_seconds,
         snapshot_interval=config.train.snapshot_interval,
-        publish_interval=config.train.publish_interval,
     )
     each = {"CPU": resources.train_cpus}
     if resources.train_gpus:

@@ -35,7 +35,7 @@ class WorkerPlan:
     Attributes:
         build_sampler: makes the policy that items name; None where rollouts train none.
         wait_seconds: time limit of the wait for an item.
-        snapshot_interval, publish_interval: steps between snapshots, and between published weights.
+        snapshot_interval: steps between snapshots; weights are published after every step.
     """
 
     hub: str
@@ -45,7 +45,6 @@ class WorkerPlan:
     threads: int
     wait_seconds: float
     snapshot_interval: int
-    publish_interval: int
 
 
 def run_worker(arguments: dict[str, Any]) -> None:
@@ -97,8 +96,7 @@ class TrainWorker:
         while not isinstance(item := self._next_item(), str):
             self._train_step(item)
             wanted = item.snapshot or self.trainer.step % plan.snapshot_interval == 0
-            if wanted or self.trainer.step % plan.publish_interval == 0:
-                self._publish(snapshot=wanted, asked=item.snapshot)
+            self._publish(snapshot=wanted, asked=item.snapshot)
         self._publish(snapshot=True, asked=True)
 
     def _train_step(self, item: WorkItem) -> None:

@@ -27,9 +27,30 @@ RENAMED = {
     "rl.credit": "rl.credit_level (per_token is now token)",
     "rl.action_set": "rl.log_prob_over",
     "cluster.env_runner_cpus": "cluster.rollout_worker_cpus",
-    "cluster.env_runner_gpus": "cluster.rollout_worker_gpus",
     "data.canvas_height": "data.stored_height",
     "data.canvas_width": "data.stored_width",
+}
+
+# Former setting -> what it is now fixed at.
+FIXED = {
+    "cluster.env_runner_gpus": "an even share of what the Train workers leave",
+    "cluster.learner_gpus": "an even share of what the Train workers leave",
+    "cluster.rollout_worker_gpus": "an even share of what the Train workers leave",
+    "data.synthetic.fps": "16",
+    "data.synthetic.object_contrast": "0.22",
+    "data.synthetic.root": "<run.output_dir>/synthetic/<digest of data.synthetic>",
+    "data.synthetic.seed": "0",
+    "data.synthetic.static_objects": "as many as data.synthetic.moving_objects",
+    "masking.sampler.blocks": "1",
+    "model.feature_target.statistics": "ImageNet's",
+    "model.feature_target.weight": "1; set model.target.weight and model.motion_target.weight",
+    "model.mlp_ratio": "4",
+    "rl.gradient_clip": "1",
+    "rl.log_ratio_limit": "5",
+    "rl.value_coefficient": "0.5",
+    "rl.weight_decay": "0.05",
+    "tracking.picture_clips": "4",
+    "train.publish_interval": "1",
 }
 
 
@@ -201,6 +222,8 @@ def _one_line(kind: type[Settings], tree: dict[str, Any], error: ValidationError
     message = str(fault["msg"]).removeprefix("Value error, ")
     if field in RENAMED:
         return f"{field}: has been renamed; use {RENAMED[field]}"
+    if field in FIXED:
+        return f"{field}: is now fixed at {FIXED[field]}; leave it out"
     if fault["type"] == "extra_forbidden":
         return f"{field}: unknown key{_suggestion(kind, tree, parts)}"
     if fault["type"] == "missing":

@@ -26,49 +26,74 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class DecoderSettings(Settings):
-    width: int = Field(384, ge=8)
-    depth: int = Field(4, ge=1)
-    heads: int = Field(6, ge=1)
-    target_fraction: float = Field(1.0, gt=0, le=1)  # share of the masked tokens that is predicted
+    width: int = Field(384, ge=8, description="Width of tokens in the decoder")
+    depth: int = Field(4, ge=1, description="Blocks of the decoder")
+    heads: int = Field(6, ge=1, description="Attention heads of the decoder")
+    target_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the masked tokens that is predicted"
+    )
 
 
 class TargetSettings(Settings):
     """Pixel target of each token: its own pixels, normalised over the token."""
 
-    weight: float = Field(1.0, ge=0)  # in the joint loss; 0 leaves the target out
-    normalize: Literal["channel", "joint", "none"] = "channel"  # VideoMAE | MAE-ST | raw
-    # Added to the deviation, with `joint` to the variance; .1 and 0.01 mute flat patches.
-    epsilon: float = Field(1e-6, ge=0)
-    frames: int | None = Field(None, ge=1)  # frames of the clip that are predicted; empty: all
+    weight: float = Field(
+        1.0, ge=0, description="Weight in the joint loss; 0: pixels are no target"
+    )
+    normalize: Literal["channel", "joint", "none"] = Field(
+        "channel",
+        description="Per token and channel (VideoMAE), over all values of a token (MAE-ST), or raw "
+        "pixels",
+    )
+    epsilon: float = Field(
+        1e-6,
+        ge=0,
+        description="Added to the deviation, with `joint` to the variance; .1 and 0.01 mute flat "
+        "patches",
+    )
+    frames: int | None = Field(
+        None, ge=1, description="Frames of the clip that are predicted; empty: all"
+    )
 
 
 class MotionTargetSettings(Settings):
     """TrackMAE's second decoder: the displacements of 2 x 2 points of each token, 8 numbers."""
 
-    weight: float = Field(0.0, ge=0)  # in the joint loss; 0 leaves the decoder out
-    normalize: Literal["patch", "none", "clip"] = "patch"  # TrackMAE's code | pixels | clip's scale
+    weight: float = Field(0.0, ge=0, description="Weight in the joint loss; 0: motion is no target")
+    normalize: Literal["patch", "none", "clip"] = Field(
+        "patch", description="Per token (TrackMAE's code), pixels, or by the clip's scale"
+    )
 
 
 class FeatureTargetSettings(Settings):
     """Features of a frozen image encoder instead of pixels, standardised over the clip."""
 
-    encoder: str | None = None  # name of a timm model, such as vit_base_patch16_224.dino
-    weights: str | None = None  # safetensors file; empty: timm's pretrained weights from the hub
-    statistics: Literal["imagenet", "encoder"] = "imagenet"  # input normalisation; TrackMAE's code
-    weight: float = Field(1.0, gt=0)
+    encoder: str | None = Field(
+        None,
+        description="Name of a timm vision transformer, such as vit_base_patch16_224.dino; empty: "
+        "features are no target",
+    )
+    weights: str | None = Field(
+        None, description="safetensors file; empty: timm's pretrained weights from the hub"
+    )
 
 
 class ModelSettings(Settings):
     """`size` fills whatever of width, depth, heads and decoder is not given."""
 
-    size: Literal["tiny", "small", "base", "large"] = "base"
-    patch: int = Field(16, ge=1)
-    tubelet: int = Field(2, ge=1)
-    width: int = Field(768, ge=8)
-    depth: int = Field(12, ge=1)
-    heads: int = Field(12, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"  # codes | AdaMAE's paper
+    size: Literal["tiny", "small", "base", "large"] = Field(
+        "base", description="Preset that fills what is not given of width, depth, heads and decoder"
+    )
+    patch: int = Field(16, ge=1, description="Side of a token, pixels")
+    tubelet: int = Field(2, ge=1, description="Frames of a token")
+    width: int = Field(768, ge=8, description="Width of tokens in the encoder")
+    depth: int = Field(12, ge=1, description="Blocks of the encoder")
+    heads: int = Field(12, ge=1, description="Attention heads of the encoder")
+    positions: Literal["sinusoid_1d", "sinusoid_3d"] = Field(
+        "sinusoid_1d",
+        description="Fixed positions: one sinusoid over the sequence (the codes), or over time, "
+        "row and column (AdaMAE's paper)",
+    )
     decoder: DecoderSettings = DecoderSettings()
     target: TargetSettings = TargetSettings()
     motion_target: MotionTargetSettings = MotionTargetSettings()

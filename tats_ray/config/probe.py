@@ -18,24 +18,47 @@ from tats_ray.errors import ConfigError
 
 
 class ProbeSettings(Settings):
-    checkpoint: str  # run directory (its newest checkpoint), or one checkpoint in it
-    train: str  # manifest that the classifiers are fitted on
-    test: str | None = None  # manifest they are scored on; empty: each fold of `folds` in turn
-    folds: str | None = None  # CSV or Parquet with columns path, fold and perhaps group
-    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # <run>/probes/<name>
-    views: int = Field(1, ge=1)  # clips per video, evenly spaced; their features are averaged
-    layer: int | None = Field(None, ge=1)  # output of this block; empty: the encoder's, normalised
+    checkpoint: str = Field(
+        description="Run directory (its newest checkpoint), or one checkpoint in it"
+    )
+    train: str = Field(description="Manifest that the classifiers are fitted on")
+    test: str | None = Field(
+        None, description="Manifest they are scored on; empty: each fold of `folds` in turn"
+    )
+    folds: str | None = Field(
+        None, description="CSV or Parquet file with columns path, fold and perhaps group"
+    )
+    name: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Results go to `<run>/probes/<name>`",
+    )
+    views: int = Field(
+        1, ge=1, description="Clips per video, evenly spaced; their features are averaged"
+    )
+    layer: int | None = Field(
+        None, ge=1, description="Block whose output is read; empty: the encoder's, normalised"
+    )
     pool: list[Annotated[int, Field(ge=1)]] = Field(
-        [1, 1, 1], min_length=3, max_length=3
-    )  # cells over time, rows and columns that tokens are averaged in
-    change: bool = False  # beside the means those of each feature's change from slice to slice
-    method: Literal["linear", "knn", "both"] = "both"
+        [1, 1, 1],
+        min_length=3,
+        max_length=3,
+        description="Cells over time, rows and columns that tokens are averaged in",
+    )
+    change: bool = Field(
+        False,
+        description="Whether each feature's mean change from slice to slice is added to the means",
+    )
+    method: Literal["linear", "knn", "both"] = Field("both", description="Classifier")
     l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1
-    )  # penalties on standardised features; chosen by cross-validation in the training part
-    neighbours: int = Field(20, ge=1)
-    temperature: float = Field(0.07, gt=0)  # of the neighbours' votes
-    seed: int = Field(0, ge=0)  # of the inner cross-validation's parts
+        [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0],
+        min_length=1,
+        description="Penalties on standardised features; chosen by cross-validation in the "
+        "training part",
+    )
+    neighbours: int = Field(20, ge=1, description="Neighbours that vote")
+    temperature: float = Field(0.07, gt=0, description="Temperature of the neighbours' votes")
+    seed: int = Field(0, ge=0, description="Seed of the inner cross-validation's parts")
 
     @property
     def methods(self) -> list[str]:
@@ -52,15 +75,25 @@ class ProbeSettings(Settings):
 class ProbeDataSettings(Settings):
     """What may differ from the pre-training run; empty: as the run has it."""
 
-    frames: int | None = None
-    stride: int | None = None
-    size: int | None = None
-    stored_height: int | None = None
-    stored_width: int | None = None
-    decoder: str | None = None
-    decode_seconds: float | None = None
-    broken_share: float | None = None
-    block_clips: int | None = None
+    frames: int | None = Field(None, description="As data.frames of the run; empty: the run's")
+    stride: int | None = Field(None, description="As data.stride of the run; empty: the run's")
+    size: int | None = Field(None, description="As data.size of the run; empty: the run's")
+    stored_height: int | None = Field(
+        None, description="As data.stored_height of the run; empty: the run's"
+    )
+    stored_width: int | None = Field(
+        None, description="As data.stored_width of the run; empty: the run's"
+    )
+    decoder: str | None = Field(None, description="As data.decoder of the run; empty: the run's")
+    decode_seconds: float | None = Field(
+        None, description="As data.decode_seconds of the run; empty: the run's"
+    )
+    broken_share: float | None = Field(
+        None, description="As data.broken_share of the run; empty: the run's"
+    )
+    block_clips: int | None = Field(
+        None, description="As data.block_clips of the run; empty: the run's"
+    )
 
 
 class ProbeFile(Settings):

@@ -11,43 +11,71 @@ from tats_ray.config.settings import Settings
 
 class RLSettings(Settings):
     # Actors and schedule
-    rollout_workers: int = Field(1, ge=1)
-    learners: int = Field(0, ge=0)  # 0: the PPO learner lives in the driver; n: n remote, with DDP
+    rollout_workers: int = Field(1, ge=1, description="Processes that draw and score masks")
+    learners: int = Field(
+        0,
+        ge=0,
+        description="PPO learners in processes of their own, with DDP; 0: one in the driver",
+    )
     rollout_fraction: float = Field(
-        0.25, gt=0, le=1
-    )  # share of the clips scored by rollout workers
-    rollout_clips: int = Field(8, ge=1)  # clips per rollout, the unit handed to an actor
-    draws_per_clip: int = Field(4, ge=1)
-    staleness: int = Field(1, ge=0)  # step i waits for MAE version i - staleness; 0 is lockstep
+        0.25, gt=0, le=1, description="Share of the clips of a step that rollout workers score"
+    )
+    rollout_clips: int = Field(
+        8, ge=1, description="Clips per rollout, the unit that is handed to a worker"
+    )
+    draws_per_clip: int = Field(4, ge=1, description="Masks drawn and scored per clip")
+    staleness: int = Field(
+        1, ge=0, description="Step i waits for the autoencoder of step i - staleness; 0 is lockstep"
+    )
 
     # Meaning of the gradient; the defaults are those that docs/study.md found best
-    credit_level: Literal["token", "set"] = "set"
-    log_prob_over: Literal["masked", "visible"] = "visible"
-    reward: Literal["error", "copy_clipped_error"] = (
-        "copy_clipped_error"  # reconstruction error, or the part of
+    credit_level: Literal["token", "set"] = Field(
+        "set", description="Who carries a reward: every token its own, or the set their mean"
     )
-    # it that a copy from the same place one time slice before or after does not explain either
-    reward_sign: Literal[1, -1] = -1
-    set_log_prob: Literal["mean", "plackett_luce"] = "mean"
-    baseline: Literal["critic", "group", "none"] = "group"
-    whiten: Literal["clip", "batch", "none"] = "batch"
+    log_prob_over: Literal["masked", "visible"] = Field(
+        "visible", description="Whose log-probability the advantage multiplies"
+    )
+    reward: Literal["error", "copy_clipped_error"] = Field(
+        "copy_clipped_error",
+        description="The reconstruction error, or at most the error of copying the token from its "
+        "place one time slice before or after",
+    )
+    reward_sign: Literal[1, -1] = Field(-1, description="The reward is this times `reward`")
+    set_log_prob: Literal["mean", "plackett_luce"] = Field(
+        "mean",
+        description="Of a set: mean over its members, or the exact probability of the drawn order",
+    )
+    baseline: Literal["critic", "group", "none"] = Field(
+        "group",
+        description="What is subtracted from rewards: the value network's estimate, the mean of "
+        "the clip's draws, or nothing",
+    )
+    whiten: Literal["clip", "batch", "none"] = Field(
+        "batch", description="Over what advantages are brought to mean 0 and deviation 1"
+    )
 
-    objective: Literal["ppo", "policy_gradient"] = "ppo"  # clipped surrogate | log p x advantage
+    objective: Literal["ppo", "policy_gradient"] = Field(
+        "ppo", description="PPO's clipped surrogate, or log p x advantage"
+    )
 
     # PPO
-    clip: float = Field(0.2, gt=0)
-    epochs: int = Field(1, ge=1)
-    minibatch_clips: int | None = Field(None, ge=1)  # empty: all rolled-out clips of a step
-    value_coefficient: float = Field(0.5, ge=0)
-    entropy_coefficient: float = Field(0.01, ge=0)
-    log_ratio_limit: float = Field(5.0, gt=0)  # log-ratios are clamped to +- this before exp
-    lr: float = Field(1.5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    clip: float = Field(0.2, gt=0, description="PPO's bound on ratios: 1 - clip to 1 + clip")
+    epochs: int = Field(1, ge=1, description="Passes over the rollouts of a step")
+    minibatch_clips: int | None = Field(
+        None,
+        ge=1,
+        description="Clips per PPO update over all learners; empty: all that a step rolls out",
+    )
+    entropy_coefficient: float = Field(0.01, ge=0, description="Weight of the policy's entropy")
+    lr: float = Field(1.5e-4, gt=0, description="Learning rate of the sampler")
 
     # Faults
-    rollout_seconds: float = Field(120.0, gt=0)  # an actor that takes longer to answer is replaced
-    max_worker_restarts: int = Field(20, ge=0)  # of one worker; and failures within one step
+    rollout_seconds: float = Field(
+        120.0, gt=0, description="Time limit of one rollout, seconds; a slower worker is replaced"
+    )
+    max_worker_restarts: int = Field(
+        20, ge=0, description="Restarts of one rollout worker, and failures within one step"
+    )
 
     @model_validator(mode="after")
     def credit_fits_the_action(self) -> RLSettings:

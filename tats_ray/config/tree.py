@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from tats_ray.config.data import DataSettings
+from tats_ray.config.data import FIELD_SOURCES, DataSettings, Form
 from tats_ray.config.job import JobConfig
 from tats_ray.config.masking import (
     MaskingSettings,
@@ -16,7 +16,6 @@ from tats_ray.config.masking import (
     settings_class,
     system_class,
 )
-from tats_ray.config.motion import FIELD_SOURCES, Form
 from tats_ray.config.rl import RLSettings
 
 
@@ -181,14 +180,5 @@ class Config(JobConfig):
             raise ValueError(
                 f"rl.minibatch_clips {part} must be a multiple of rl.learners {learners} and "
                 f"divide the {self.rollout_clips} clips that a step rolls out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def versions_arrive_in_time(self) -> Config:
-        if self.learns_by_rollouts and self.train.publish_interval > self.rl.staleness + 1:
-            raise ValueError(
-                f"train.publish_interval {self.train.publish_interval} cannot satisfy "
-                f"rl.staleness {self.rl.staleness}: use at most rl.staleness + 1"
             )
         return self

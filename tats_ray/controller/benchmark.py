@@ -25,7 +25,7 @@ from tats_ray.data.clips import BlockSlice, ClipBatch, Clips, Cursor
 from tats_ray.data.decode import decode_clips
 from tats_ray.data.motion.prior import clip_motion
 from tats_ray.data.stage import Quarantine, clip_request, motion_request
-from tats_ray.data.synthetic.scene import random_scene, render
+from tats_ray.data.synthetic.scene import FRAMES_PER_SECOND, random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.models.numerics import default_device
 
@@ -146,9 +146,10 @@ def _prior_seconds(config: Config, clips: int) -> float:
     data = config.data
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "clip.mp4")
-        frames = (data.frames - 1) * data.stride + 1
-        settings = data.synthetic.model_copy(update={"frames": frames, "size": data.stored_height})
-        write_h264(Path(path), render(random_scene(settings, "linear", 0)).frames, settings.fps)
+        count = (data.frames - 1) * data.stride + 1
+        settings = data.synthetic.model_copy(update={"frames": count, "size": data.stored_height})
+        frames = render(random_scene(settings, "linear", 0)).frames
+        write_h264(Path(path), frames, FRAMES_PER_SECOND)
         (shown,) = decode_clips(clip_request(data, None, path, [0.0])).frames
         places = np.arange(data.frames) * data.stride
         find = partial(clip_motion, request, path, shown, places)

@@ -17,6 +17,8 @@ from tats_ray.training.checkpoint import RunState
 
 HELD_OUT_CLIPS = 64  # clips that enrichment is measured on
 
+_PICTURE_CLIPS = 4  # that pictures show: as many as one looks at
+
 
 class HeldOutInspection:
     """Looks at pre-training states with the run's own masks; remembers the newest enrichment."""
@@ -67,7 +69,7 @@ class HeldOutInspection:
         }
 
     def _draw(self, inspector: Inspector, step: int, tracker: Tracker) -> None:
-        shown = inspector.inspect(self._clips.rows(0, self._config.tracking.picture_clips))
+        shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
         with writing(self._pictures):
             files = save_pictures(shown, self._config.grid, self._pictures, step)
         for file in files:

@@ -38,7 +38,6 @@ class RayExecutor:
         self.stream = stream
         self.algorithm = algorithm
         self._task = task
-        self._ahead = max(ITEMS_AHEAD, task.config.train.publish_interval)
         self._mae: VersionedWeights | None = None  # that scored the newest rollouts
         self._metrics: dict[int, dict[str, float]] = {}  # by the number of finished steps
         self._skipped: dict[int, list[Fault]] = {}
@@ -51,7 +50,7 @@ class RayExecutor:
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         config = self._task.rollouts
         if self.algorithm is None or config is None or step < config.sampler_warmup_steps:
-            self.workers.weights(max(0, step - self._ahead))
+            self.workers.weights(max(0, step - ITEMS_AHEAD))
             return None
         started = time.monotonic()
         self._mae = self.workers.weights(max(0, step - config.rl.staleness))

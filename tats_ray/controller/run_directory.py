@@ -23,7 +23,7 @@ _FREE = (
     "cluster.", "tracking.", "checkpoint.", "rl.rollout_workers", "rl.learners",
     "rl.rollout_seconds", "rl.max_worker_restarts", "train.workers", "train.max_failures",
     "train.snapshot_interval",
-    "train.publish_interval", "run.output_dir", "data.prefetch_blocks", "data.decode_seconds",
+    "run.output_dir", "data.prefetch_blocks", "data.decode_seconds",
     "data.broken_share",
 )  # fmt: skip
 

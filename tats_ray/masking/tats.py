@@ -22,7 +22,6 @@ class SamplerSettings(Settings):
 
     width: int = Field(384, ge=8, description="Width of the sampler's tokens")
     heads: int = Field(6, ge=1, description="Attention heads")
-    blocks: int = Field(1, ge=1, description="Blocks of trajectory attention")
     mlp: bool = Field(False, description="Whether a feed-forward part follows the attention")
     shared_trunk: bool = Field(
         False, description="Whether actor and critic share their blocks, at half the cost"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -39,11 +38,9 @@ class FeatureEncoder:
         self.grid = grid
         self.model = _load(settings, size).eval().requires_grad_(False).to(device)
         self.width: int = self.model.num_features
-        config: dict[str, Any] = self.model.pretrained_cfg
-        own = settings.statistics == "encoder"
-        mean, std = (config["mean"], config["std"]) if own else (IMAGE_MEAN, IMAGE_STD)
-        self.mean = torch.tensor(mean, device=device).view(3, 1, 1)
-        self.std = torch.tensor(std, device=device).view(3, 1, 1)
+        # ImageNet's statistics whatever the encoder was trained with, as TrackMAE's code.
+        self.mean = torch.tensor(IMAGE_MEAN, device=device).view(3, 1, 1)
+        self.std = torch.tensor(IMAGE_STD, device=device).view(3, 1, 1)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:

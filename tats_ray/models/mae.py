@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         width, heads, depth = model.decoder.width, model.decoder.heads, model.decoder.depth
         self.embedding = nn.Linear(model.width, width, bias=False)
         self.mask_token = new_mask_token(width) if mask_token is None else mask_token
-        self.blocks = nn.Sequential(*(_block(width, heads, model.mlp_ratio) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(_block(width, heads) for _ in range(depth)))
         self.norm = _Norm(width)
         self.head = nn.Linear(width, values)
         for part in (self.blocks, self.head):
@@ -183,14 +183,15 @@ def build_mae(model: ModelSettings, grid: TokenGrid, seed: int) -> MaskedAutoenc
 def encoder_blocks(model: ModelSettings, drop_path: float = 0.0) -> nn.Sequential:
     """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
     rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
-    blocks = nn.Sequential(
-        *(_block(model.width, model.heads, model.mlp_ratio, rate) for rate in rates)
-    )
+    blocks = nn.Sequential(*(_block(model.width, model.heads, rate) for rate in rates))
     initialize(blocks)
     return blocks
 
 
-def _block(width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Block:
+_MLP_RATIO = 4.0  # hidden width / width, in every ViT that is compared here
+
+
+def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
     return Block(
-        width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm
+        width, heads, mlp_ratio=_MLP_RATIO, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm
     )

@@ -70,6 +70,10 @@ class LearnerSettings:
     skip_limit: int
 
 
+_WEIGHT_DECAY = 0.05  # as the autoencoder
+_GRADIENT_CLIP = 1.0  # largest norm; conventional for PPO
+
+
 class PolicyLearner:
     """Updates a sampler on rollouts, with the one PPO update that all modes share."""
 
@@ -79,8 +83,8 @@ class PolicyLearner:
         self.sampler = sampler
         self.settings = settings
         self.device = next(sampler.parameters()).device
-        self.adamw = build_adamw(sampler, rl.lr, rl.weight_decay, (0.9, 0.999))
-        self.optimizer = GuardedOptimizer(self.adamw, rl.gradient_clip, settings.skip_limit)
+        self.adamw = build_adamw(sampler, rl.lr, _WEIGHT_DECAY, (0.9, 0.999))
+        self.optimizer = GuardedOptimizer(self.adamw, _GRADIENT_CLIP, settings.skip_limit)
 
     def update(
         self,

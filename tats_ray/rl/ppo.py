@@ -12,6 +12,10 @@ from tats_ray.config.rl import RLSettings
 from tats_ray.models.samplers import PolicyOutput
 from tats_ray.models.tokens import masked_index
 
+# Log-ratios are clamped to +- this before exp, which would overflow where the policy has run away.
+LOG_RATIO_LIMIT = 5.0
+VALUE_COEFFICIENT = 0.5  # conventional; the critic may share the actor's trunk
+
 
 class PPOBatch(NamedTuple):
     """Rollouts as the learner sees them; rows are clips."""
@@ -47,7 +51,7 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, settings: RLSettings) -> PPOLos
     old_log, new_log = (
         _action_log_prob(policy, batch, settings) for policy in (batch.old_log_probs, new.log_probs)
     )
-    log_ratio = (new_log - old_log).clamp(-settings.log_ratio_limit, settings.log_ratio_limit)
+    log_ratio = (new_log - old_log).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip)
     if settings.objective == "ppo":
@@ -57,7 +61,7 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, settings: RLSettings) -> PPOLos
     policy = -gain.mean()
     value = (new.value - batch.value_target).square().mean()
     entropy = -(new.log_probs.exp() * new.log_probs).sum(dim=1).mean()
-    total = policy + settings.value_coefficient * value - settings.entropy_coefficient * entropy
+    total = policy + VALUE_COEFFICIENT * value - settings.entropy_coefficient * entropy
     with torch.no_grad():
         kl = (ratio - 1 - log_ratio).mean()  # Schulman's k3 estimate, never negative
         clip_fraction = ((ratio - 1).abs() > settings.clip).float().mean()

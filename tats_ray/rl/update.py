@@ -128,7 +128,7 @@ def read_update(
     return UpdateSummary(metrics, skipped)
 
 
-_REMEDY = "lower rl.lr or rl.log_ratio_limit, or let train.skip_nonfinite such updates be left out"
+_REMEDY = "lower rl.lr, or let train.skip_nonfinite such updates be left out"
 
 
 def _minibatches(batch: PPOBatch, epochs: int, size: int) -> Iterator[PPOBatch]:

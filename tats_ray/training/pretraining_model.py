@@ -108,7 +108,7 @@ class PretrainingModel(nn.Module):
         if self.feature_decoder is not None:
             assert features is not None, "features are computed where they are a target"
             loss = _decoder_loss(self.feature_decoder, seen, visible, targets, features)
-            losses["features"] = model.feature_target.weight * loss
+            losses["features"] = loss  # the other targets are weighed against it
         return losses
 
     def _log_probs(self, patches: Tensor) -> Tensor:

@@ -220,6 +220,6 @@ def test_a_mistake_in_the_code_of_rollout_workers_ends_the_run_with_its_tracebac
 
         executor.algorithm.env_runner_group.foreach_env_runner(roll_out, local_env_runner=False)
 
-    with pytest.raises(AttributeError, match="no_such_attribute") as caught:
+    with pytest.raises(RuntimeError, match="no_such_attribute") as caught:
         _ray(config, synthetic, tmp_path, between=spoil)
     assert "in collect_rollout" in str(caught.value)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.manifest import ManifestRow, write_manifest
-from tats_ray.data.synthetic.scene import CLASSES, random_scene, render
+from tats_ray.data.synthetic.scene import CLASSES, FRAMES_PER_SECOND, random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.storage import making_folder
 
@@ -37,7 +37,7 @@ def ensure_synthetic(settings: SyntheticSettings, output_dir: Path) -> Synthetic
     Raises:
         StorageError: disk full or read-only; nothing is left of the attempt.
     """
-    root = Path(settings.root) if settings.root else output_dir / "synthetic" / _digest(settings)
+    root = output_dir / "synthetic" / _digest(settings)
     made = SyntheticSet(root / "train.parquet", root / "held_out.parquet")
     if made.train.exists() and made.held_out.exists():
         return made
@@ -77,7 +77,7 @@ def _write_split(
             path=str((root / split / f"{name}.mp4").absolute()),
             label=task[3],
             frames=settings.frames,
-            fps=float(settings.fps),
+            fps=float(FRAMES_PER_SECOND),
             width=settings.size,
             height=settings.size,
             ground_truth=str((root / split / f"{name}.npz").absolute()),
@@ -91,7 +91,7 @@ def _write_clip(task: tuple[SyntheticSettings, Path, int, str]) -> str:
     settings, folder, seed, kind = task
     clip = render(random_scene(settings, kind, seed))
     name = f"{seed:06d}_{kind}"
-    write_h264(folder / f"{name}.mp4", clip.frames, settings.fps)
+    write_h264(folder / f"{name}.mp4", clip.frames, FRAMES_PER_SECOND)
     np.savez_compressed(
         folder / f"{name}.npz",
         shape=np.array(clip.moving.shape),
@@ -102,5 +102,5 @@ def _write_clip(task: tuple[SyntheticSettings, Path, int, str]) -> str:
 
 
 def _digest(settings: SyntheticSettings) -> str:
-    content = json.dumps([_FORMAT, settings.model_dump(exclude={"root"})], sort_keys=True)
+    content = json.dumps([_FORMAT, settings.model_dump()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -81,7 +81,7 @@ def test_the_encoder_is_that_of_the_pre_training(path):
         *ROOT.glob(f"configs/{name}.yaml"),
     ]
     pretrained = load_config(pretraining, [])
-    encoder = ("patch", "tubelet", "width", "depth", "heads", "mlp_ratio", "positions")
+    encoder = ("patch", "tubelet", "width", "depth", "heads", "positions")
     for field in encoder:
         assert getattr(config.model, field) == getattr(pretrained.model, field), field
     assert config.grid == pretrained.grid

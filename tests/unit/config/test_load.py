@@ -70,7 +70,8 @@ NAMED = "run.name=x"
         ),
         ([NAMED, "rl.draws_per_clip=1"], "rl", "set rl.draws_per_clip >= 2"),
         ([NAMED, "model.heads=5"], "model", "not divisible by heads 5"),
-        ([NAMED, "train.publish_interval=9"], "train.publish_interval", "at most rl.staleness + 1"),
+        ([NAMED, "train.publish_interval=9"], "train.publish_interval", "is now fixed at 1; leave"),
+        ([NAMED, "masking.sampler.blocks=2"], "masking.sampler.blocks", "is now fixed at 1; leave"),
         ([NAMED, "cluster.mode=address"], "cluster", "cluster.mode=address"),
         ([NAMED, "masking.system=mgm", "data.motion.source=none"], "data.motion.source", "auto"),
         (

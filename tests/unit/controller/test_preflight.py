@@ -60,9 +60,9 @@ def test_shared_gpus_hold_everyone(workers, runners, spare):
 def test_more_train_workers_than_gpus_are_refused():
     with pytest.raises(ResourceError, match=r"train\.workers=4 need a GPU each"):
         preflight(tiny_config("train.workers=4"), cpus=8, gpus=2)
-    kinds = ("train_worker", "rollout_worker", "learner")
-    on_cpu = [f"cluster.{kind}_gpus=0.0" for kind in kinds]
-    assert preflight(tiny_config("train.workers=4", *on_cpu), cpus=8, gpus=2).train_gpus == 0
+    on_cpu = tiny_config("train.workers=4", "cluster.train_worker_gpus=0.0")
+    shares = preflight(on_cpu, cpus=8, gpus=2)
+    assert shares.train_gpus == shares.runner_gpus == shares.learner_gpus == 0
 
 
 def test_too_small_an_object_store_is_told_with_the_numbers():

@@ -12,6 +12,7 @@ from tats_ray.data.synthetic.generate import ensure_synthetic, load_ground_truth
 from tats_ray.data.synthetic.scene import (
     CLASSES,
     DIRECTIONS,
+    FRAMES_PER_SECOND,
     KINDS,
     motion_path,
     random_scene,
@@ -149,18 +150,19 @@ def test_train_and_held_out_do_not_overlap_and_the_set_is_made_once(synthetic, t
     first = ensure_synthetic(small, tmp_path)
     stamp = first.train.stat().st_mtime_ns
     assert ensure_synthetic(small, tmp_path).train.stat().st_mtime_ns == stamp
-    other = ensure_synthetic(small.model_copy(update={"seed": 1}), tmp_path)
+    other = ensure_synthetic(small.model_copy(update={"speed": [0.03, 0.05]}), tmp_path)
     assert other.train != first.train
 
 
 def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):
-    folder = tmp_path / "mine"
-    folder.mkdir()
+    section = SyntheticSettings(clips=2, held_out_clips=1, frames=4)
+    name = ensure_synthetic(section, tmp_path / "made").train.parent.name
+    folder = tmp_path / "mine" / "synthetic" / name
+    folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("keep")
-    section = SyntheticSettings(root=str(folder), clips=2, held_out_clips=1, frames=4)
-    with pytest.raises(StorageError, match=r"mine: .*it holds other files: move them"):
-        ensure_synthetic(section, tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]
+    with pytest.raises(StorageError, match=rf"{name}: .*it holds other files: move them"):
+        ensure_synthetic(section, tmp_path / "mine")
+    assert sorted(path.name for path in folder.parent.rglob("*")) == [name, "notes.txt"]
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path):
@@ -170,5 +172,5 @@ def test_the_same_settings_give_the_same_bytes(tmp_path):
     files = [tmp_path / f"{number}.mp4" for number in range(100)]
     for number, file in enumerate(files):
         np.random.default_rng(number).random(1000 * (number + 1))  # stirs the heap
-        write_h264(file, frames, section.fps)
+        write_h264(file, frames, FRAMES_PER_SECOND)
     assert len({file.read_bytes() for file in files}) == 1

@@ -98,7 +98,7 @@ def test_the_plain_policy_gradient_is_the_same_loss():
     """AdaMAE is TATS's objective without ratio, baseline and whitening."""
     config = tiny_config(
         "rl.objective=policy_gradient", "rl.baseline=none", "rl.whiten=none",
-        "rl.entropy_coefficient=0", "rl.value_coefficient=0",
+        "rl.entropy_coefficient=0",
     )  # fmt: skip
     tokens, targets, error = _inputs()
     log_probs = _sampler()(tokens)
@@ -108,7 +108,7 @@ def test_the_plain_policy_gradient_is_the_same_loss():
         tokens, log_probs.detach(), torch.zeros(BATCH, 1, 1, dtype=torch.int64), targets[:, None],
         advantages.advantage, advantages.value_target,
     )  # fmt: skip
-    loss = ppo_loss(PolicyOutput(log_probs, value), batch, config.rl).total
+    loss = ppo_loss(PolicyOutput(log_probs, value), batch, config.rl).policy
     assert loss.item() == pytest.approx(sampling_loss(log_probs, targets, error).item(), rel=1e-6)
 
 

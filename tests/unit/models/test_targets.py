@@ -137,7 +137,7 @@ def test_the_joint_loss_is_the_weighted_sum_and_falls(weights):
     config = tiny_config(
         "masking.system=trackmae", "model.motion_target.weight=0.5", "model.target.weight=2",
         f"model.feature_target.encoder={ENCODER}", f"model.feature_target.weights={weights[0]}",
-        "model.feature_target.weight=0.25", "train.base_lr=0.1", "train.warmup_steps=0",
+        "train.base_lr=0.1", "train.warmup_steps=0",
     )  # fmt: skip
     trainer = MAETrainer(config, CPU)
     shared = trainer.mae.decoder.mask_token

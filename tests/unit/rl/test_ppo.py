@@ -9,7 +9,7 @@ import torch
 from tats_ray.config.rl import RLSettings
 from tats_ray.models.samplers import PolicyOutput
 from tats_ray.models.tokens import masked_index
-from tats_ray.rl.ppo import PPOBatch, ppo_loss
+from tats_ray.rl.ppo import LOG_RATIO_LIMIT, VALUE_COEFFICIENT, PPOBatch, ppo_loss
 
 CLIPS, DRAWS, TOKENS, VISIBLE = 3, 2, 10, 3
 
@@ -56,7 +56,7 @@ def _reference(new_scores, value, batch, section):
                 )
                 pairs = [(difference, batch["advantage"][clip, draw])]
             for difference, advantage in pairs:
-                limit = section.log_ratio_limit
+                limit = LOG_RATIO_LIMIT
                 log_ratio = min(max(difference, -limit), limit)
                 ratio = np.exp(log_ratio)
                 bounded = min(max(ratio, 1 - section.clip), 1 + section.clip)
@@ -72,7 +72,7 @@ def _reference(new_scores, value, batch, section):
         entropies.append(-(np.exp(log_probs) * log_probs).sum())
     entropy = np.mean(entropies)
     return {
-        "total": policy + section.value_coefficient * value_loss
+        "total": policy + VALUE_COEFFICIENT * value_loss
         - section.entropy_coefficient * entropy,
         "policy": policy,
         "value": value_loss,
@@ -146,7 +146,7 @@ def test_the_first_epoch_has_ratio_one_and_no_clipping():
 
 
 def test_a_runaway_ratio_stays_finite():
-    section = RLSettings(log_ratio_limit=5.0)
+    section = RLSettings()
     new_scores, value, batch = _case(section, 1)
     got = _loss(torch.from_numpy(new_scores * 500), value, batch, section)
     assert torch.isfinite(torch.stack(list(got))).all()
