@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.finetune import finetune_main
+from tats_ray.cli.train import finetune_main
 
 if __name__ == "__main__":
     sys.exit(finetune_main())

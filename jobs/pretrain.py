@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.pretrain import pretrain_main
+from tats_ray.cli.train import pretrain_main
 
 if __name__ == "__main__":
     sys.exit(pretrain_main())

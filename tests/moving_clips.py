@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from dataclasses import asdict
 from pathlib import Path
 
 import av
 import numpy as np
 
+from tats_ray.data.motion.prior import MotionRequest, clip_motion
 from tats_ray.data.synthetic.scene import random_texture
 
 HEIGHT, WIDTH = 128, 192
 STEP = np.array([3, 2])  # pixels per frame, (x, y)
 FRAMES = 14
 SQUARE = 48  # side of the moving square
+GRID = 16  # points per side of a clip's motion
 START = np.array([16, 32])  # its upper left corner in frame 0
 
 
@@ -70,3 +74,13 @@ def turn_display(path: Path) -> None:
 def _texture(seed: int) -> np.ndarray:
     texture = random_texture(np.random.default_rng(seed), WIDTH, 0.2)
     return np.round(texture[:HEIGHT] * 255).astype(np.uint8)
+
+
+def motion_of(
+    path, clip, indices, source="vectors", form="field", tubelet=2, cache=None, grid=GRID
+):
+    """Motion of the frames `indices`; the request crosses processes as JSON."""
+    request = MotionRequest(source, form, grid, tubelet, cache)
+    request = MotionRequest(**json.loads(json.dumps(asdict(request))))
+    indices = np.array(indices, np.int64)
+    return clip_motion(request, path, clip[indices], indices)

@@ -80,8 +80,8 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
     ) -> RolloutReply:
         """Rolls out each chunk with the named versions.
 
-        A chunk that fails for a reason that may pass does not end the worker: the reply carries the
-        reason, and the caller decides whether to ask again.
+        Nothing that fails ends the worker. The reply carries a reason that may pass, and the caller
+        decides whether to ask again; it carries the traceback of a mistake in the code.
         """
         done: list[Rollout] = []
         try:
@@ -91,7 +91,7 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
         except _PASSING_FAULTS as error:
             traceback.print_exc()  # into this worker's log
             return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
-        except Exception:  # told, not raised: RLlib takes an actor that raises for a lost one
+        except Exception:  # told, not raised: RLlib ends an actor whose method raises (`apply`)
             return RolloutReply(self.worker_index, done, mistake=traceback.format_exc())
         return RolloutReply(self.worker_index, done)
 

@@ -24,18 +24,11 @@ def job_parser(
     return parser
 
 
-def add_resume(parser: argparse.ArgumentParser) -> None:
-    """The flag of jobs that leave one run behind."""
-    parser.add_argument(
-        "--resume", action="store_true", help="fail unless there is a run to continue"
-    )
-
-
 def require_settings(given: argparse.Namespace, example: str) -> None:
     """A job that is given nothing says how to begin.
 
     Args:
-        example: arguments of a small run.
+        example: command of a small run.
 
     Raises:
         ConfigError: there are neither a file nor settings.

@@ -20,7 +20,6 @@ from tats_ray.controller.signals import StopRequest
 from tats_ray.data.labelled_clips import ClipLabels, build_labelled_plan, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
-from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.classifier import ClassifierTrainer, build_classifier, read_classifier
@@ -56,8 +55,7 @@ def finetune(
     # Loads the weights that the model starts from, so that a fault shows before workers start.
     ClassifierTrainer(config, data.classes, data.labels, torch.device("cpu"))
     directory = RunDirectory(config)
-    directory.open(Path(data.manifest), must_exist=must_resume)
-    try:
+    with directory.opened(Path(data.manifest), must_exist=must_resume):
         summary = directory.summary()
         if summary and ("top1" in summary or data.test is None):
             log(f"{directory.path}: complete with {summary['steps']} steps; nothing to do")
@@ -77,11 +75,6 @@ def finetune(
             directory.write_summary(summary)
         log_summary(str(directory.path), summary)
         return summary
-    except TooManyBrokenVideosError as error:
-        directory.write_quarantine(directory.quarantine() | error.reasons)
-        raise
-    finally:
-        directory.close()
 
 
 def read_data(config: FinetuneConfig) -> LabelledData:

@@ -18,7 +18,7 @@ from tats_ray.controller.signals import StopRequest
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import build_plan
 from tats_ray.data.synthetic.generate import ensure_synthetic
-from tats_ray.errors import CheckpointError, TooManyBrokenVideosError
+from tats_ray.errors import CheckpointError
 from tats_ray.models.mae import build_mae
 from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState, read_state
@@ -38,8 +38,7 @@ def pretrain(
     manifest, held_out_manifest = _manifests(config)
     task = pretraining_task(config, read_manifest(manifest))
     directory = RunDirectory(config)
-    directory.open(Path(manifest), must_exist=must_resume)
-    try:
+    with directory.opened(Path(manifest), must_exist=must_resume):
         done = directory.summary()
         if done:
             log(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
@@ -49,11 +48,6 @@ def pretrain(
         summary = run_task(task, directory, stop or StopRequest(), inspection)
         log_summary(str(directory.path), summary)
         return summary
-    except TooManyBrokenVideosError as error:
-        directory.write_quarantine(directory.quarantine() | error.reasons)
-        raise
-    finally:
-        directory.close()
 
 
 def pretraining_task(config: Config, manifest: pa.Table) -> Task:

@@ -7,13 +7,15 @@ import hashlib
 import json
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tats_ray.config import dump_config
 from tats_ray.config.job import JobConfig
 from tats_ray.config.load import flatten, read_yaml, validate_as
-from tats_ray.errors import RunDirectoryError
+from tats_ray.errors import RunDirectoryError, TooManyBrokenVideosError
 from tats_ray.storage import replacing, writing
 from tats_ray.training.checkpoint import clean_up
 
@@ -74,6 +76,21 @@ class RunDirectory:
         """Gives the directory free; the lock also goes with the process."""
         if self._lock is not None:
             self._lock.close()
+
+    @contextmanager
+    def opened(self, manifest: Path, *, must_exist: bool) -> Iterator[None]:
+        """Open while a job works on it; broken videos that end the job are quarantined.
+
+        Raises: as `open`.
+        """
+        self.open(manifest, must_exist=must_exist)
+        try:
+            yield
+        except TooManyBrokenVideosError as error:
+            self.write_quarantine(self.quarantine() | error.reasons)
+            raise
+        finally:
+            self.close()
 
     def identity(self) -> dict[str, Any]:
         """What ties the parts of a run together: a key of its own, MLflow run id, manifest digest,

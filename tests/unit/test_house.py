@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted((ROOT / "tats_ray").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TEXT = [*CODE, *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 FORMER_NAMES = ROOT / "tats_ray" / "config" / "load.py"  # refuses them, with the new ones
 
@@ -49,6 +50,11 @@ def test_files_and_functions_are_short(path):
         where = f"{path.name}:{function.lineno} {function.name}"
         assert function.end_lineno - function.lineno < 50, where
         assert len(function.args.args) + len(function.args.kwonlyargs) <= 8, where
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 300
 
 
 def test_few_modules_are_tiny():

@@ -86,7 +86,7 @@ def test_models_are_a_library():
         ("examples.checkerboard", HEAVY),
         ("tats_ray.controller.in_process", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
-        ("tats_ray.cli.finetune", {"torch", "ray", "numpy", "pyarrow"}),
+        ("tats_ray.cli.train", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.controller.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
     ],
 )

@@ -112,7 +112,7 @@ def test_misfits_are_one_line_with_the_remedy(override, field, remedy):
 
 def test_a_dry_run_and_a_fault_take_neither_torch_nor_ray():
     script = (
-        "import sys; from tats_ray.cli.finetune import finetune_main as f;"
+        "import sys; from tats_ray.cli.train import finetune_main as f;"
         "code = [f(['--config', 'configs/finetune/demo.yaml', '--dry-run']), f(['run.name=.'])];"
         'sys.stderr.write(f\'{code} {sorted({"torch", "ray", "mlflow"} & set(sys.modules))}\')'
     )

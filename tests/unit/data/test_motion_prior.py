@@ -1,20 +1,16 @@
-"""The motion of a clip: slices, strides, held frames, and what a cache must be made of."""
+"""The motion of a clip: slices, strides, held frames."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import subprocess
 import sys
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tats_ray.data.motion.cache import cache_file, cache_motion
 from tats_ray.data.motion.fields import (
     area_average,
     clip_steps,
@@ -30,16 +26,17 @@ from tats_ray.errors import MotionPriorError
 from tats_ray.models.tokens import motion_target
 from tests.moving_clips import (
     FRAMES,
+    GRID,
     HEIGHT,
     STEP,
     WIDTH,
     encode,
+    motion_of,
     on_square,
     panning_clip,
     square_clip,
 )
 
-GRID = 16
 PIXELS = np.array([WIDTH, HEIGHT])
 SOURCES = ["vectors", "lucas_kanade", "dense_flow"]
 
@@ -54,20 +51,13 @@ def square(tmp_path_factory):
     return str(encode(tmp_path_factory.mktemp("square") / "square.avi", square_clip(), "mpeg4"))
 
 
-def _motion(path, clip, indices, source="vectors", form="field", tubelet=2, cache=None, grid=GRID):
-    request = MotionRequest(source, form, grid, tubelet, cache)
-    request = MotionRequest(**json.loads(json.dumps(asdict(request))))
-    indices = np.array(indices, np.int64)
-    return clip_motion(request, path, clip[indices], indices)
-
-
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     ("form", "stride", "step"), [("field", 1, 1), ("field", 2, 2), ("tracks", 1, 2)]
 )
 def test_a_pan_in_every_source_and_form(panning, source, form, stride, step):
     """A field tells the displacement per clip frame, tracks that per time slice of 2 frames."""
-    motion = _motion(panning, panning_clip(), np.arange(1, 1 + 6 * stride, stride), source, form)
+    motion = motion_of(panning, panning_clip(), np.arange(1, 1 + 6 * stride, stride), source, form)
     assert motion.shape == (3, GRID, GRID, 2)
     assert motion.dtype == np.float32
     inner = motion[:, 3:-3, 3:-3] * PIXELS
@@ -79,7 +69,7 @@ def test_a_pan_in_every_source_and_form(panning, source, form, stride, step):
 def test_a_tracked_point_stays_on_the_square(square, source):
     """Points are followed over frames 0, 2, 4 and 6 from their places in frame 0. Those that are
     interpolated between points 8 pixels apart count where both lie 10 pixels inside."""
-    motion = _motion(square, square_clip(), np.arange(8), source, "tracks", grid=48)
+    motion = motion_of(square, square_clip(), np.arange(8), source, "tracks", grid=48)
     points = grid_points(48)
     places = points + motion[:3].sum(axis=0).reshape(-1, 2)
     inside = on_square(points, 0, 18)
@@ -93,7 +83,7 @@ def test_a_tracked_point_stays_on_the_square(square, source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_field_is_where_the_square_is(square, source):
-    motion = _motion(square, square_clip(), np.arange(8), source)
+    motion = motion_of(square, square_clip(), np.arange(8), source)
     points = grid_points(GRID).reshape(GRID, GRID, 2)
     for number in range(4):
         inside = on_square(points, 2 * number + 1, 12)
@@ -103,18 +93,18 @@ def test_a_field_is_where_the_square_is(square, source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_pictures_of_another_aspect_have_the_same_motion(panning, source):
+def test_pictures_of_another_aspect_have_the_samemotion_of(panning, source):
     """Canvas frames are squeezed; displacements are shares of the frame."""
     clip = panning_clip()
     squeezed = np.ascontiguousarray(clip[:, :, ::2])
-    motion = _motion(panning, squeezed, np.arange(6), source)
+    motion = motion_of(panning, squeezed, np.arange(6), source)
     assert np.abs(np.median(motion, axis=(0, 1, 2)) * PIXELS - STEP).max() < 0.2
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("form", ["field", "tracks"])
 def test_a_held_last_frame_rests(panning, source, form):
-    motion = _motion(panning, panning_clip(), [11, 12, 13, 13, 13, 13], source, form)
+    motion = motion_of(panning, panning_clip(), [11, 12, 13, 13, 13, 13], source, form)
     assert np.abs(np.median(motion[0], axis=(0, 1)) * PIXELS).min() > 1.5
     assert not np.abs(motion[2] * PIXELS).max() > 0.05
 
@@ -122,17 +112,17 @@ def test_a_held_last_frame_rests(panning, source, form):
 @pytest.mark.parametrize("source", SOURCES)
 def test_clips_of_one_frame_and_of_one_slice(panning, source):
     clip = panning_clip()
-    assert not _motion(panning, clip, [3], source, "field", tubelet=1).any()
-    assert not _motion(panning, clip, [3], source, "tracks", tubelet=1).any()
-    assert not _motion(panning, clip, [3, 4], source, "tracks", tubelet=2).any()
+    assert not motion_of(panning, clip, [3], source, "field", tubelet=1).any()
+    assert not motion_of(panning, clip, [3], source, "tracks", tubelet=1).any()
+    assert not motion_of(panning, clip, [3, 4], source, "tracks", tubelet=2).any()
 
 
 def test_frames_that_the_container_promised_rest_up_to_a_limit(panning):
     clip = np.concatenate([panning_clip(), panning_clip(4)])
-    motion = _motion(panning, clip, np.arange(10, 16))
+    motion = motion_of(panning, clip, np.arange(10, 16))
     assert not motion[2].any()
     with pytest.raises(MotionPriorError, match=r"14 frames.*frame 16.*--reencode"):
-        _motion(panning, clip, np.arange(11, 17))
+        motion_of(panning, clip, np.arange(11, 17))
 
 
 def test_steps_are_sums_over_the_frames_between():
@@ -205,92 +195,6 @@ def test_area_averages_weigh_by_overlap():
     raster[:, :, 0] = [0, 10, 5]
     means = area_average(raster, 4, 10, 10, 2)
     assert np.allclose(means[..., 0], [[2, 8], [2, 8]])
-
-
-@pytest.fixture
-def cached(square, tmp_path):
-    folder = str(tmp_path / "motion")
-    assert cache_motion([square], "vectors", GRID, folder) == []
-    return folder
-
-
-@pytest.mark.parametrize("form", ["field", "tracks"])
-def test_cached_vectors_are_the_computed_ones(square, cached, form):
-    for indices in (np.arange(8), np.arange(0, 14, 2)[:6], [10, 12, 13, 13]):
-        direct = _motion(square, square_clip(), indices, form=form)
-        assert np.array_equal(
-            _motion(square, square_clip(), indices, form=form, cache=cached), direct
-        )
-
-
-@pytest.mark.parametrize("source", ["lucas_kanade", "dense_flow"])
-@pytest.mark.parametrize("form", ["field", "tracks"])
-def test_other_sources_can_be_cached(square, tmp_path, source, form):
-    """Cached fields of frame pairs, followed over a stride of 2, find the square as well."""
-    folder = str(tmp_path / "motion")
-    grid, margin = (GRID, 12) if form == "field" else (48, 20)
-    assert cache_motion([square], source, grid, folder) == []
-    indices = np.arange(0, 12, 2)
-    motion = _motion(square, square_clip(), indices, source, form, cache=folder, grid=grid)
-    inside = on_square(grid_points(grid), 0, margin).reshape(grid, grid)
-    expected = STEP * (2 if form == "field" else 4)
-    assert np.abs(np.median(motion[0][inside], axis=0) * PIXELS - expected).max() < 0.5
-
-
-def _edit_header(folder, path, **changes):
-    file = cache_file(folder, path)
-    with np.load(file) as stored:
-        header, fields = json.loads(stored["header"].tobytes()), stored["fields"]
-    encoded = np.frombuffer(json.dumps({**header, **changes}).encode(), np.uint8)
-    np.savez(file, header=encoded, fields=fields)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format": 0}, "has format 0, not 1"),
-        ({"source": "dense_flow"}, "has source dense_flow, not vectors"),
-        ({"grid": 14}, "has grid 14, not 16"),
-        ({"bytes": 1}, "has changed since"),
-        ({"mtime_ns": 1}, "has changed since"),
-        ({"frames": 3}, "cannot be read"),
-    ],
-)
-def test_a_cache_of_something_else_is_refused(square, cached, changes, message):
-    _edit_header(cached, square, **changes)
-    with pytest.raises(MotionPriorError, match=rf"{message}.*--motion vectors") as caught:
-        _motion(square, square_clip(), np.arange(8), cache=cached)
-    assert caught.value.path == square
-
-
-def test_a_missing_or_damaged_cache_is_refused(square, cached):
-    file = cache_file(cached, square)
-    for content in (file.read_bytes()[:-200], b"", b"text"):
-        file.write_bytes(content)
-        with pytest.raises(MotionPriorError, match=r"cannot be read.*--motion-folder"):
-            _motion(square, square_clip(), np.arange(8), cache=cached)
-    np.save(file.with_suffix(".npy"), np.array([{}], dtype=object))
-    file.with_suffix(".npy").replace(file)
-    with pytest.raises(MotionPriorError, match="cannot be read"):
-        _motion(square, square_clip(), np.arange(8), cache=cached)
-    file.unlink()
-    with pytest.raises(MotionPriorError, match=r"is not in .*--motion-grid 16"):
-        _motion(square, square_clip(), np.arange(8), cache=cached)
-
-
-def test_caching_again_keeps_what_is_valid_and_renews_the_rest(tmp_path):
-    folder = str(tmp_path / "motion")
-    paths = [str(encode(tmp_path / name, panning_clip(4))) for name in ("a.mp4", "b.mp4")]
-    paths.append(str(encode(tmp_path / "c.webm", panning_clip(4), "libvpx-vp9")))
-    (failure,) = cache_motion(paths, "vectors", GRID, folder)
-    assert failure.path == paths[2]
-    assert "codec vp9" in failure.reason
-    before = [cache_file(folder, path).stat().st_mtime_ns for path in paths[:2]]
-    os.utime(paths[1])
-    cache_motion(paths[:2], "vectors", GRID, folder)
-    after = [cache_file(folder, path).stat().st_mtime_ns for path in paths[:2]]
-    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
-    assert len(list((tmp_path / "motion").iterdir())) == 2
 
 
 def test_importing_pulls_in_no_heavy_library():
