@@ -103,12 +103,12 @@ class Comparison:
         """The trials of a cell."""
         return [result for result in self.results if (result.ratio, result.arm) == (ratio, arm)]
 
-    def by_seed(self, ratio: float, arm: str, figure: str) -> dict[int, float]:
+    def by_seed(self, ratio: float, arm: str, metric: str) -> dict[int, float]:
         """Seed -> metric, of the trials of a cell that have it."""
         return {
-            result.seed: result.metrics[figure]
+            result.seed: result.metrics[metric]
             for result in self.of(ratio, arm)
-            if figure in result.metrics
+            if metric in result.metrics
         }
 
     def summary(self, ratio: float, arm: str) -> dict[str, Spread]:

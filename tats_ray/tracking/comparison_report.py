@@ -93,17 +93,17 @@ def _rows(
     return header, rows
 
 
-def _scale(figure: str) -> int:
+def _scale(metric: str) -> int:
     """Accuracies are shown in per cent."""
-    return 100 if figure in _ACCURACIES else 1
+    return 100 if metric in _ACCURACIES else 1
 
 
-def _cell(name: str, figure: Spread) -> str:
+def _cell(name: str, spread: Spread) -> str:
     digits, scale = _PLAIN.get(name, 1), _scale(name)
-    mean = f"{scale * figure.mean:.{digits}f}"
-    if math.isnan(figure.deviation) or figure.deviation == 0:
+    mean = f"{scale * spread.mean:.{digits}f}"
+    if math.isnan(spread.deviation) or spread.deviation == 0:
         return mean
-    return f"{mean} ± {scale * figure.deviation:.{digits}f}"
+    return f"{mean} ± {scale * spread.deviation:.{digits}f}"
 
 
 def _difference(difference: PairedDifference | None, scale: int) -> str:
@@ -135,7 +135,7 @@ def _csv(comparison: Comparison) -> str:
 def _draw_by_ratio(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
     for arm in settings.arms:
         points = _points(settings, comparison, arm)
-        _draw_arm(axis, settings.metric, arm, [(ratio, figure) for ratio, figure, _ in points], "-")
+        _draw_arm(axis, settings.metric, arm, [(ratio, spread) for ratio, spread, _ in points], "-")
     axis.set_xlabel("share of masked tokens")
     axis.set_ylabel(_axis_label(settings.metric))
 
@@ -143,10 +143,10 @@ def _draw_by_ratio(axis: Any, settings: CompareSettings, comparison: Comparison)
 def _draw_by_cost(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
     for arm in settings.arms:
         points = _points(settings, comparison, arm)
-        shown = [(cost, figure) for _, figure, cost in points]
+        shown = [(cost, spread) for _, spread, cost in points]
         _draw_arm(axis, settings.metric, arm, shown, "none")
-        for ratio, figure, cost in points:
-            axis.annotate(f" {ratio:g}", (cost, _scale(settings.metric) * figure.mean), fontsize=7)
+        for ratio, spread, cost in points:
+            axis.annotate(f" {ratio:g}", (cost, _scale(settings.metric) * spread.mean), fontsize=7)
     axis.set_xlabel("pre-training, TFLOP")
     axis.set_ylabel(_axis_label(settings.metric))
 
@@ -157,8 +157,8 @@ def _draw_arm(
     """Means of one arm's cells with their deviations."""
     axis.errorbar(
         [place for place, _ in points],
-        [_scale(metric) * figure.mean for _, figure in points],
-        yerr=[_bar(metric, figure) for _, figure in points],
+        [_scale(metric) * spread.mean for _, spread in points],
+        yerr=[_bar(metric, spread) for _, spread in points],
         marker="o", capsize=3, linestyle=line, label=arm,
     )  # fmt: skip
 
@@ -189,8 +189,8 @@ def _points(
     ]
 
 
-def _bar(metric: str, figure: Spread) -> float:
-    return 0.0 if math.isnan(figure.deviation) else _scale(metric) * figure.deviation
+def _bar(metric: str, spread: Spread) -> float:
+    return 0.0 if math.isnan(spread.deviation) else _scale(metric) * spread.deviation
 
 
 def _axis_label(metric: str) -> str:

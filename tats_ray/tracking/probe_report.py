@@ -11,14 +11,14 @@ from rich.table import Table
 
 _LISTED_CLASSES = 20  # more are in the JSON file only
 _LABELLED_CLASSES = 40  # names of more would overlap in the picture
-_FIGURES = {"top1": "top-1", "top5": "top-5", "majority": "largest class"}
+_METRICS = {"top1": "top-1", "top5": "top-5", "majority": "largest class"}
 
 
 def log_probe(results: dict[str, dict[str, Any]]) -> None:
     """Accuracies of each method, and of each class where there are few."""
     table = Table("", *results)
-    for figure, label in _FIGURES.items():
-        cells = [_cell(result, figure) for result in results.values()]
+    for metric, label in _METRICS.items():
+        cells = [_cell(result, metric) for result in results.values()]
         if any(cells):
             table.add_row(label, *cells)
     classes = next(iter(results.values()))["classes"]
@@ -55,13 +55,13 @@ def save_confusion(result: dict[str, Any], title: str, file: Path) -> None:
     figure.savefig(file, dpi=100, bbox_inches="tight")
 
 
-def _cell(result: dict[str, Any], figure: str) -> str:
+def _cell(result: dict[str, Any], metric: str) -> str:
     """`31.2 % ± 4.0`, empty where the metric is not known."""
-    if figure not in result:
+    if metric not in result:
         return ""
-    deviation = result.get(f"{figure}_deviation")
+    deviation = result.get(f"{metric}_deviation")
     spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return _percent(result[figure]) + spread
+    return _percent(result[metric]) + spread
 
 
 def _percent(share: float | None) -> str:
