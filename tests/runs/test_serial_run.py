@@ -33,7 +33,7 @@ def test_a_run_leaves_what_it_should(whole):
     # Measured at the end only, and it belongs to the last record.
     assert records[-1]["enrichment/moving"] == pytest.approx(summary["motion_enrichment"])
     assert (whole.path / "config.yaml").exists()
-    assert len(list((whole.path / "pictures").glob("*.png"))) == 1
+    assert len(list((whole.path / "pictures").glob("*.png"))) == 4  # one per clip
     assert "step 12/12  loss" in whole.log
 
 

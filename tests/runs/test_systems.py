@@ -45,7 +45,7 @@ def test_a_run_ends_and_ends_alike_after_a_crash(system, synthetic, tmp_path):
     assert pretrain(config, must_resume=True)["resumed_from"] == 3
     got = _final_state(tmp_path)
     for name in ("mae", "auxiliary", "optimizer"):
-        one, other = getattr(wanted.train, name), getattr(got.train, name)
+        one, other = getattr(wanted.trainer, name), getattr(got.trainer, name)
         assert one.keys() == other.keys()
         assert all(np.array_equal(value, other[key]) for key, value in one.items()), name
 

@@ -41,20 +41,23 @@ def cache_motion(
     """
 
     def cache_one(process: IsolatedProcess, path: str) -> None:
-        process.ask(_cache, path, [folder, source, grid], seconds)
+        answer = process.ask(_missing_fields, path, [folder, source, grid], seconds)
+        if answer.arrays:  # written here: a process that is killed would leave half a file
+            write_fields(folder, path, source, VideoFields(answer.arrays[0], *answer.content))
 
     outcomes = each_video(cache_one, paths, f"motion ({source})")
     return [fault for fault in outcomes if fault is not None]
 
 
-def _cache(path: str, folder: str, source: str, grid: int) -> Answer:
-    """In the process."""
+def _missing_fields(path: str, folder: str, source: str, grid: int) -> Answer:
+    """In the process: the motion, with width and height; nothing where its cache is valid."""
     try:
         read_fields(folder, path, source, grid)
+        return Answer()
     except MotionPriorError:  # missing, stale, damaged or of other settings: made anew
         find = vector_fields if source == "vectors" else partial(picture_fields, source=source)
-        write_fields(folder, path, source, find(path, grid=grid))
-    return Answer()
+        motion = find(path, grid=grid)
+        return Answer([motion.width, motion.height], [motion.fields.astype(np.float16)])
 
 
 def cache_file(folder: str, path: str) -> Path:
