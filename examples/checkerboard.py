@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class CheckerboardSettings(MaskingSettings):
-    field: int = Field(1, ge=1, description="Tokens per side of a field")
+    field: int = Field(1, ge=1)
+    """Tokens per side of a field."""
 
     def check(self, grid: TokenGrid, token_width: int) -> None:
         """Each colour must hold the visible tokens of a slice."""

@@ -30,30 +30,26 @@ _SHARED_DATA = (
 
 
 class CompareSettings(Settings):
-    arms: dict[Name, list[str]] = Field(
-        min_length=1, description="Name of an arm -> overrides of `pretrain`"
-    )
-    ratios: list[float] = Field(min_length=1, description="Mask ratios")
-    seeds: list[int] = Field(min_length=1, description="Seeds")
-    references: list[str] = Field(
-        min_length=1, description="Arms that every arm is compared with, seed by seed"
-    )
-    budget: Literal["clips", "seconds", "flops"] = Field(
-        "clips",
-        description="All arms see the same clips, or take the time or operations of the first "
-        "reference",
-    )
-    metric: Metric = Field(
-        "linear",
-        description="Metric of differences and plots: top-1 accuracies, or motion enrichment",
-    )
-    execution: Literal["tasks", "in_turn"] = Field(
-        "tasks",
-        description="Ray tasks of one process each, or one by one on what `pretrain.cluster` says",
-    )
-    trial_cpus: float = Field(1.0, gt=0, description="CPUs of a trial")
-    trial_gpus: float = Field(0.0, ge=0, description="GPUs of a trial")
-    trial_retries: int = Field(3, ge=0, description="Restarts of a trial whose process died")
+    arms: dict[Name, list[str]] = Field(min_length=1)
+    """Name of an arm -> overrides of `pretrain`."""
+    ratios: list[float] = Field(min_length=1)
+    """Mask ratios."""
+    seeds: list[int] = Field(min_length=1)
+    """Seeds."""
+    references: list[str] = Field(min_length=1)
+    """Arms that every arm is compared with, seed by seed."""
+    budget: Literal["clips", "seconds", "flops"] = "clips"
+    """All arms see the same clips, or take the time or operations of the first reference."""
+    metric: Metric = "linear"
+    """Metric of differences and plots: top-1 accuracies, or motion enrichment."""
+    execution: Literal["tasks", "in_turn"] = "tasks"
+    """Ray tasks of one process each, or one by one on what `pretrain.cluster` says."""
+    trial_cpus: float = Field(1.0, gt=0)
+    """CPUs of a trial."""
+    trial_gpus: float = Field(0.0, ge=0)
+    """GPUs of a trial."""
+    trial_retries: int = Field(3, ge=0)
+    """Restarts of a trial whose process died."""
 
     @model_validator(mode="after")
     def references_are_arms(self) -> CompareSettings:
@@ -89,7 +85,8 @@ class CompareConfig(TrackedConfig):
     """`pretrain`, `probe` and `finetune` hold what the jobs of that name read."""
 
     compare: CompareSettings
-    base: str | None = Field(None, description="File for jobs/pretrain.py that `pretrain` changes")
+    base: str | None = None
+    """File for jobs/pretrain.py that `pretrain` changes."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
     probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
     finetune: dict[str, Any] | None = None

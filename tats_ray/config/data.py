@@ -19,39 +19,39 @@ FIELD_SOURCES = frozenset({"vectors", "dense_flow"})
 class SyntheticSettings(Settings):
     """The generated set, used where `data.manifest` is empty."""
 
-    clips: int = Field(384, ge=1, description="Training clips")
-    held_out_clips: int = Field(64, ge=1, description="Held-out clips")
-    classes: Literal["paths", "directions"] = Field(
-        "paths", description="What a label tells: the kind of path, or the direction of a line"
-    )
-    frames: int = Field(32, ge=2, description="Frames of a video")
-    size: int = Field(64, ge=16, multiple_of=2, description="Side of a frame, pixels")
-    moving_objects: int = Field(
-        2, ge=1, description="Moving objects; each has a static distractor of its texture"
-    )
-    object_size: Range = Field(
-        [0.16, 0.3], description="Smallest and largest object, as a share of the frame"
-    )
-    speed: Range = Field([0.02, 0.05], description="Slowest and fastest, frame widths per frame")
-    background_contrast: float = Field(
-        0.1, ge=0, le=0.5, description="Contrast of the background's texture"
-    )
-    panning_share: float = Field(
-        0.3, ge=0, le=1, description="Share of clips with a panning camera"
-    )
+    clips: int = Field(384, ge=1)
+    """Training clips."""
+    held_out_clips: int = Field(64, ge=1)
+    """Held-out clips."""
+    classes: Literal["paths", "directions"] = "paths"
+    """What a label tells: the kind of path, or the direction of a line."""
+    frames: int = Field(32, ge=2)
+    """Frames of a video."""
+    size: int = Field(64, ge=16, multiple_of=2)
+    """Side of a frame, pixels."""
+    moving_objects: int = Field(2, ge=1)
+    """Moving objects; each has a static distractor of its texture."""
+    object_size: Range = Field([0.16, 0.3])
+    """Smallest and largest object, as a share of the frame."""
+    speed: Range = Field([0.02, 0.05])
+    """Slowest and fastest, frame widths per frame."""
+    background_contrast: float = Field(0.1, ge=0, le=0.5)
+    """Contrast of the background's texture."""
+    panning_share: float = Field(0.3, ge=0, le=1)
+    """Share of clips with a panning camera."""
 
 
 class AugmentSettings(Settings):
     """Geometric augmentation, batched on the training device; one box and flip per clip."""
 
-    crop: Crop = Field("multi_scale", description="Which box of the frames is taken")
-    area: Range = Field(
-        [0.5, 1.0], description="Smallest and largest box, share of the area; random_resized only"
-    )
-    aspect: Range = Field(
-        [0.75, 1.3333], description="Range of width / height of the box; random_resized only"
-    )
-    flip: float = Field(0.0, ge=0, le=1, description="Probability of a horizontal flip")
+    crop: Crop = "multi_scale"
+    """Which box of the frames is taken."""
+    area: Range = Field([0.5, 1.0])
+    """Smallest and largest box, share of the area; random_resized only."""
+    aspect: Range = Field([0.75, 1.3333])
+    """Range of width / height of the box; random_resized only."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a horizontal flip."""
 
 
 class MotionSettings(Settings):
@@ -60,55 +60,50 @@ class MotionSettings(Settings):
     It is computed where clips are decoded, or read from a cache that jobs/prepare_data.py made.
     """
 
-    source: Literal["auto", "none", "vectors", "lucas_kanade", "dense_flow", "cotracker3"] = Field(
-        "auto",
-        description="How motion is found; auto: `vectors` where a masking system reads a field, "
-        "`lucas_kanade` where one reads tracks or tracks are a target, else `none`",
-    )
-    grid: int | None = Field(
-        None, ge=2, description="Points per side of the frame; empty: 2 x data.size / model.patch"
-    )
-    cache: str | None = Field(
-        None, description="Folder of jobs/prepare_data.py --motion; empty: computed anew"
-    )
+    source: Literal["auto", "none", "vectors", "lucas_kanade", "dense_flow", "cotracker3"] = "auto"
+    """How motion is found; auto: `vectors` where a masking system reads a field, `lucas_kanade`
+    where one reads tracks or tracks are a target, else `none`."""
+    grid: int | None = Field(None, ge=2)
+    """Points per side of the frame; empty: 2 x data.size / model.patch."""
+    cache: str | None = None
+    """Folder of jobs/prepare_data.py --motion; empty: computed anew."""
 
 
 class ClipSettings(Settings):
     """Clips of a manifest, as every training job reads them."""
 
-    manifest: str | None = Field(
-        None, description="Parquet file of jobs/prepare_data.py; empty: the generated set"
-    )
+    manifest: str | None = None
+    """Parquet file of jobs/prepare_data.py; empty: the generated set."""
     synthetic: SyntheticSettings = SyntheticSettings()
 
-    frames: int = Field(16, ge=1, description="Frames of a clip")
-    stride: int = Field(4, ge=1, description="Frames of the video from one frame to the next")
-    size: int = Field(224, ge=8, description="Side of the square model input, pixels")
-    stored_height: int = Field(
-        256, ge=8, description="Height that decoded frames are stored at, pixels"
-    )
-    stored_width: int = Field(
-        340, ge=8, description="Width that decoded frames are stored at; the crop undoes the aspect"
-    )
-    decoder: Literal["auto", "decord", "pyav"] = Field("auto", description="Video decoder")
-    decode_seconds: float = Field(20.0, gt=0, description="Time limit for one file, seconds")
-    broken_share: float = Field(
-        0.05, ge=0, le=1, description="Share of broken files above which the run stops"
-    )
-    block_clips: int = Field(
-        8, ge=1, description="Clips of one decode task and block of the object store"
-    )
-    prefetch_blocks: int = Field(
-        32, ge=1, description="Blocks decoded ahead; at most twice as many wait in memory"
-    )
-    repeats: int = Field(1, ge=1, description="Clips taken out of one decoding of a video")
+    frames: int = Field(16, ge=1)
+    """Frames of a clip."""
+    stride: int = Field(4, ge=1)
+    """Frames of the video from one frame to the next."""
+    size: int = Field(224, ge=8)
+    """Side of the square model input, pixels."""
+    stored_height: int = Field(256, ge=8)
+    """Height that decoded frames are stored at, pixels."""
+    stored_width: int = Field(340, ge=8)
+    """Width that decoded frames are stored at; the crop undoes the aspect."""
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """Video decoder."""
+    decode_seconds: float = Field(20.0, gt=0)
+    """Time limit for one file, seconds."""
+    broken_share: float = Field(0.05, ge=0, le=1)
+    """Share of broken files above which the run stops."""
+    block_clips: int = Field(8, ge=1)
+    """Clips of one decode task and block of the object store."""
+    prefetch_blocks: int = Field(32, ge=1)
+    """Blocks decoded ahead; at most twice as many wait in memory."""
+    repeats: int = Field(1, ge=1)
+    """Clips taken out of one decoding of a video."""
     augment: AugmentSettings = AugmentSettings()
 
 
 class DataSettings(ClipSettings):
     """Clips to pre-train on; `repeats` have random starts each (MAE-ST: 4)."""
 
-    held_out_manifest: str | None = Field(
-        None, description="Clips for pictures and enrichment; empty: the training set's"
-    )
+    held_out_manifest: str | None = None
+    """Clips for pictures and enrichment; empty: the training set's."""
     motion: MotionSettings = MotionSettings()

@@ -37,8 +37,10 @@ SYSTEMS = {
 class MaskingSettings(Settings):
     """Settings of every system. A system adds its own in a subclass."""
 
-    system: str = Field("tats", description="Short name, or `package.module:Class` of your own")
-    ratio: float = Field(0.9, gt=0, lt=1, description="Share of the tokens that is hidden")
+    system: str = "tats"
+    """Short name, or `package.module:Class` of your own."""
+    ratio: float = Field(0.9, gt=0, lt=1)
+    """Share of the tokens that is hidden."""
 
     def check(self, grid: TokenGrid, token_width: int) -> None:
         """Raises ValueError, which names the setting, where one does not fit the tokens."""
@@ -47,18 +49,17 @@ class MaskingSettings(Settings):
 class RolloutSettings(MaskingSettings):
     """Settings of every system whose sampler is trained by rollouts."""
 
-    warmup_steps: int = Field(0, ge=0, description="Steps with random masks before rollouts start")
+    warmup_steps: int = Field(0, ge=0)
+    """Steps with random masks before rollouts start."""
 
 
 class StepSettings(MaskingSettings):
     """Settings of every system whose sampler is trained in the model's own step."""
 
-    coefficient: float = Field(
-        1e-4, gt=0, description="Weight of the sampling loss beside the reconstruction loss"
-    )
-    detach: bool = Field(
-        True, description="Whether the sampling loss leaves the patch embedding alone"
-    )
+    coefficient: float = Field(1e-4, gt=0)
+    """Weight of the sampling loss beside the reconstruction loss."""
+    detach: bool = True
+    """Whether the sampling loss leaves the patch embedding alone."""
 
 
 class MaskingSystem(Protocol):

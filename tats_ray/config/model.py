@@ -26,74 +26,66 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class DecoderSettings(Settings):
-    width: int = Field(384, ge=8, description="Width of tokens in the decoder")
-    depth: int = Field(4, ge=1, description="Blocks of the decoder")
-    heads: int = Field(6, ge=1, description="Attention heads of the decoder")
-    target_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the masked tokens that is predicted"
-    )
+    width: int = Field(384, ge=8)
+    """Width of tokens in the decoder."""
+    depth: int = Field(4, ge=1)
+    """Blocks of the decoder."""
+    heads: int = Field(6, ge=1)
+    """Attention heads of the decoder."""
+    target_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the masked tokens that is predicted."""
 
 
 class TargetSettings(Settings):
     """Pixel target of each token: its own pixels, normalised over the token."""
 
-    weight: float = Field(
-        1.0, ge=0, description="Weight in the joint loss; 0: pixels are no target"
-    )
-    normalize: Literal["channel", "joint", "none"] = Field(
-        "channel",
-        description="Per token and channel (VideoMAE), over all values of a token (MAE-ST), or raw "
-        "pixels",
-    )
-    epsilon: float = Field(
-        1e-6,
-        ge=0,
-        description="Added to the deviation, with `joint` to the variance; .1 and 0.01 mute flat "
-        "patches",
-    )
-    frames: int | None = Field(
-        None, ge=1, description="Frames of the clip that are predicted; empty: all"
-    )
+    weight: float = Field(1.0, ge=0)
+    """Weight in the joint loss; 0: pixels are no target."""
+    normalize: Literal["channel", "joint", "none"] = "channel"
+    """Per token and channel (VideoMAE), over all values of a token (MAE-ST), or raw pixels."""
+    epsilon: float = Field(1e-6, ge=0)
+    """Added to the deviation, with `joint` to the variance; .1 and 0.01 mute flat patches."""
+    frames: int | None = Field(None, ge=1)
+    """Frames of the clip that are predicted; empty: all."""
 
 
 class MotionTargetSettings(Settings):
     """TrackMAE's second decoder: the displacements of 2 x 2 points of each token, 8 numbers."""
 
-    weight: float = Field(0.0, ge=0, description="Weight in the joint loss; 0: motion is no target")
-    normalize: Literal["patch", "none", "clip"] = Field(
-        "patch", description="Per token (TrackMAE's code), pixels, or by the clip's scale"
-    )
+    weight: float = Field(0.0, ge=0)
+    """Weight in the joint loss; 0: motion is no target."""
+    normalize: Literal["patch", "none", "clip"] = "patch"
+    """Per token (TrackMAE's code), pixels, or by the clip's scale."""
 
 
 class FeatureTargetSettings(Settings):
     """Features of a frozen image encoder instead of pixels, standardised over the clip."""
 
-    encoder: str | None = Field(
-        None,
-        description="Name of a timm vision transformer, such as vit_base_patch16_224.dino; empty: "
-        "features are no target",
-    )
-    weights: str | None = Field(
-        None, description="safetensors file; empty: timm's pretrained weights from the hub"
-    )
+    encoder: str | None = None
+    """Name of a timm vision transformer, such as vit_base_patch16_224.dino; empty: features are
+    no target."""
+    weights: str | None = None
+    """safetensors file; empty: timm's pretrained weights from the hub."""
 
 
 class ModelSettings(Settings):
     """`size` fills whatever of width, depth, heads and decoder is not given."""
 
-    size: Literal["tiny", "small", "base", "large"] = Field(
-        "base", description="Preset that fills what is not given of width, depth, heads and decoder"
-    )
-    patch: int = Field(16, ge=1, description="Side of a token, pixels")
-    tubelet: int = Field(2, ge=1, description="Frames of a token")
-    width: int = Field(768, ge=8, description="Width of tokens in the encoder")
-    depth: int = Field(12, ge=1, description="Blocks of the encoder")
-    heads: int = Field(12, ge=1, description="Attention heads of the encoder")
-    positions: Literal["sinusoid_1d", "sinusoid_3d"] = Field(
-        "sinusoid_1d",
-        description="Fixed positions: one sinusoid over the sequence (the codes), or over time, "
-        "row and column (AdaMAE's paper)",
-    )
+    size: Literal["tiny", "small", "base", "large"] = "base"
+    """Preset that fills what is not given of width, depth, heads and decoder."""
+    patch: int = Field(16, ge=1)
+    """Side of a token, pixels."""
+    tubelet: int = Field(2, ge=1)
+    """Frames of a token."""
+    width: int = Field(768, ge=8)
+    """Width of tokens in the encoder."""
+    depth: int = Field(12, ge=1)
+    """Blocks of the encoder."""
+    heads: int = Field(12, ge=1)
+    """Attention heads of the encoder."""
+    positions: Literal["sinusoid_1d", "sinusoid_3d"] = "sinusoid_1d"
+    """Fixed positions: one sinusoid over the sequence (the codes), or over time, row and column
+    (AdaMAE's paper)."""
     decoder: DecoderSettings = DecoderSettings()
     target: TargetSettings = TargetSettings()
     motion_target: MotionTargetSettings = MotionTargetSettings()

@@ -18,47 +18,36 @@ from tats_ray.errors import ConfigError
 
 
 class ProbeSettings(Settings):
-    checkpoint: str = Field(
-        description="Run directory (its newest checkpoint), or one checkpoint in it"
-    )
-    train: str = Field(description="Manifest that the classifiers are fitted on")
-    test: str | None = Field(
-        None, description="Manifest they are scored on; empty: each fold of `folds` in turn"
-    )
-    folds: str | None = Field(
-        None, description="CSV or Parquet file with columns path, fold and perhaps group"
-    )
-    name: str = Field(
-        "default",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Results go to `<run>/probes/<name>`",
-    )
-    views: int = Field(
-        1, ge=1, description="Clips per video, evenly spaced; their features are averaged"
-    )
-    layer: int | None = Field(
-        None, ge=1, description="Block whose output is read; empty: the encoder's, normalised"
-    )
-    pool: list[Annotated[int, Field(ge=1)]] = Field(
-        [1, 1, 1],
-        min_length=3,
-        max_length=3,
-        description="Cells over time, rows and columns that tokens are averaged in",
-    )
-    change: bool = Field(
-        False,
-        description="Whether each feature's mean change from slice to slice is added to the means",
-    )
-    method: Literal["linear", "knn", "both"] = Field("both", description="Classifier")
+    checkpoint: str
+    """Run directory (its newest checkpoint), or one checkpoint in it."""
+    train: str
+    """Manifest that the classifiers are fitted on."""
+    test: str | None = None
+    """Manifest they are scored on; empty: each fold of `folds` in turn."""
+    folds: str | None = None
+    """CSV or Parquet file with columns path, fold and perhaps group."""
+    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Results go to `<run>/probes/<name>`."""
+    views: int = Field(1, ge=1)
+    """Clips per video, evenly spaced; their features are averaged."""
+    layer: int | None = Field(None, ge=1)
+    """Block whose output is read; empty: the encoder's, normalised."""
+    pool: list[Annotated[int, Field(ge=1)]] = Field([1, 1, 1], min_length=3, max_length=3)
+    """Cells over time, rows and columns that tokens are averaged in."""
+    change: bool = False
+    """Whether each feature's mean change from slice to slice is added to the means."""
+    method: Literal["linear", "knn", "both"] = "both"
+    """Classifier."""
     l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0],
-        min_length=1,
-        description="Penalties on standardised features; chosen by cross-validation in the "
-        "training part",
+        [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1
     )
-    neighbours: int = Field(20, ge=1, description="Neighbours that vote")
-    temperature: float = Field(0.07, gt=0, description="Temperature of the neighbours' votes")
-    seed: int = Field(0, ge=0, description="Seed of the inner cross-validation's parts")
+    """Penalties on standardised features; chosen by cross-validation in the training part."""
+    neighbours: int = Field(20, ge=1)
+    """Neighbours that vote."""
+    temperature: float = Field(0.07, gt=0)
+    """Temperature of the neighbours' votes."""
+    seed: int = Field(0, ge=0)
+    """Seed of the inner cross-validation's parts."""
 
     @property
     def methods(self) -> list[str]:
@@ -75,25 +64,24 @@ class ProbeSettings(Settings):
 class ProbeDataSettings(Settings):
     """What may differ from the pre-training run; empty: as the run has it."""
 
-    frames: int | None = Field(None, description="As data.frames of the run; empty: the run's")
-    stride: int | None = Field(None, description="As data.stride of the run; empty: the run's")
-    size: int | None = Field(None, description="As data.size of the run; empty: the run's")
-    stored_height: int | None = Field(
-        None, description="As data.stored_height of the run; empty: the run's"
-    )
-    stored_width: int | None = Field(
-        None, description="As data.stored_width of the run; empty: the run's"
-    )
-    decoder: str | None = Field(None, description="As data.decoder of the run; empty: the run's")
-    decode_seconds: float | None = Field(
-        None, description="As data.decode_seconds of the run; empty: the run's"
-    )
-    broken_share: float | None = Field(
-        None, description="As data.broken_share of the run; empty: the run's"
-    )
-    block_clips: int | None = Field(
-        None, description="As data.block_clips of the run; empty: the run's"
-    )
+    frames: int | None = None
+    """As data.frames of the run; empty: the run's."""
+    stride: int | None = None
+    """As data.stride of the run; empty: the run's."""
+    size: int | None = None
+    """As data.size of the run; empty: the run's."""
+    stored_height: int | None = None
+    """As data.stored_height of the run; empty: the run's."""
+    stored_width: int | None = None
+    """As data.stored_width of the run; empty: the run's."""
+    decoder: str | None = None
+    """As data.decoder of the run; empty: the run's."""
+    decode_seconds: float | None = None
+    """As data.decode_seconds of the run; empty: the run's."""
+    broken_share: float | None = None
+    """As data.broken_share of the run; empty: the run's."""
+    block_clips: int | None = None
+    """As data.block_clips of the run; empty: the run's."""
 
 
 class ProbeFile(Settings):

@@ -108,7 +108,7 @@ def _table(fields: dict[str, FieldInfo]) -> str:
     for name, field in fields.items():
         default = "required" if field.is_required() else _value(field.default)
         kind = _kind(field.annotation).replace("|", "\\|")
-        text = (field.description or "").replace("|", "\\|")
+        text = " ".join((field.description or "").split()).rstrip(".").replace("|", "\\|")
         rows.append(f"| `{name}` | {kind} | {default} | {text} |")
     return "\n".join(rows)
 

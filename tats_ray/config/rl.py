@@ -11,71 +11,57 @@ from tats_ray.config.settings import Settings
 
 class RLSettings(Settings):
     # Actors and schedule
-    rollout_workers: int = Field(1, ge=1, description="Processes that draw and score masks")
-    learners: int = Field(
-        0,
-        ge=0,
-        description="PPO learners in processes of their own, with DDP; 0: one in the driver",
-    )
-    rollout_fraction: float = Field(
-        0.25, gt=0, le=1, description="Share of the clips of a step that rollout workers score"
-    )
-    rollout_clips: int = Field(
-        8, ge=1, description="Clips per rollout, the unit that is handed to a worker"
-    )
-    draws_per_clip: int = Field(4, ge=1, description="Masks drawn and scored per clip")
-    staleness: int = Field(
-        1, ge=0, description="Step i waits for the autoencoder of step i - staleness; 0 is lockstep"
-    )
+    rollout_workers: int = Field(1, ge=1)
+    """Processes that draw and score masks."""
+    learners: int = Field(0, ge=0)
+    """PPO learners in processes of their own, with DDP; 0: one in the driver."""
+    rollout_fraction: float = Field(0.25, gt=0, le=1)
+    """Share of the clips of a step that rollout workers score."""
+    rollout_clips: int = Field(8, ge=1)
+    """Clips per rollout, the unit that is handed to a worker."""
+    draws_per_clip: int = Field(4, ge=1)
+    """Masks drawn and scored per clip."""
+    staleness: int = Field(1, ge=0)
+    """Step i waits for the autoencoder of step i - staleness; 0 is lockstep."""
 
     # Meaning of the gradient; the defaults are those that docs/study.md found best
-    credit_level: Literal["token", "set"] = Field(
-        "set", description="Who carries a reward: every token its own, or the set their mean"
-    )
-    log_prob_over: Literal["masked", "visible"] = Field(
-        "visible", description="Whose log-probability the advantage multiplies"
-    )
-    reward: Literal["error", "copy_clipped_error"] = Field(
-        "copy_clipped_error",
-        description="The reconstruction error, or at most the error of copying the token from its "
-        "place one time slice before or after",
-    )
-    reward_sign: Literal[1, -1] = Field(-1, description="The reward is this times `reward`")
-    set_log_prob: Literal["mean", "plackett_luce"] = Field(
-        "mean",
-        description="Of a set: mean over its members, or the exact probability of the drawn order",
-    )
-    baseline: Literal["critic", "group", "none"] = Field(
-        "group",
-        description="What is subtracted from rewards: the value network's estimate, the mean of "
-        "the clip's draws, or nothing",
-    )
-    whiten: Literal["clip", "batch", "none"] = Field(
-        "batch", description="Over what advantages are brought to mean 0 and deviation 1"
-    )
+    credit_level: Literal["token", "set"] = "set"
+    """Who carries a reward: every token its own, or the set their mean."""
+    log_prob_over: Literal["masked", "visible"] = "visible"
+    """Whose log-probability the advantage multiplies."""
+    reward: Literal["error", "copy_clipped_error"] = "copy_clipped_error"
+    """The reconstruction error, or at most the error of copying the token from its place one
+    time slice before or after."""
+    reward_sign: Literal[1, -1] = -1
+    """The reward is this times `reward`."""
+    set_log_prob: Literal["mean", "plackett_luce"] = "mean"
+    """Of a set: mean over its members, or the exact probability of the drawn order."""
+    baseline: Literal["critic", "group", "none"] = "group"
+    """What is subtracted from rewards: the value network's estimate, the mean of the clip's
+    draws, or nothing."""
+    whiten: Literal["clip", "batch", "none"] = "batch"
+    """Over what advantages are brought to mean 0 and deviation 1."""
 
-    objective: Literal["ppo", "policy_gradient"] = Field(
-        "ppo", description="PPO's clipped surrogate, or log p x advantage"
-    )
+    objective: Literal["ppo", "policy_gradient"] = "ppo"
+    """PPO's clipped surrogate, or log p x advantage."""
 
     # PPO
-    clip: float = Field(0.2, gt=0, description="PPO's bound on ratios: 1 - clip to 1 + clip")
-    epochs: int = Field(1, ge=1, description="Passes over the rollouts of a step")
-    minibatch_clips: int | None = Field(
-        None,
-        ge=1,
-        description="Clips per PPO update over all learners; empty: all that a step rolls out",
-    )
-    entropy_coefficient: float = Field(0.01, ge=0, description="Weight of the policy's entropy")
-    lr: float = Field(1.5e-4, gt=0, description="Learning rate of the sampler")
+    clip: float = Field(0.2, gt=0)
+    """PPO's bound on ratios: 1 - clip to 1 + clip."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the rollouts of a step."""
+    minibatch_clips: int | None = Field(None, ge=1)
+    """Clips per PPO update over all learners; empty: all that a step rolls out."""
+    entropy_coefficient: float = Field(0.01, ge=0)
+    """Weight of the policy's entropy."""
+    lr: float = Field(1.5e-4, gt=0)
+    """Learning rate of the sampler."""
 
     # Faults
-    rollout_seconds: float = Field(
-        120.0, gt=0, description="Time limit of one rollout, seconds; a slower worker is replaced"
-    )
-    max_worker_restarts: int = Field(
-        20, ge=0, description="Restarts of one rollout worker, and failures within one step"
-    )
+    rollout_seconds: float = Field(120.0, gt=0)
+    """Time limit of one rollout, seconds; a slower worker is replaced."""
+    max_worker_restarts: int = Field(20, ge=0)
+    """Restarts of one rollout worker, and failures within one step."""
 
     @model_validator(mode="after")
     def credit_fits_the_action(self) -> RLSettings:

@@ -16,14 +16,12 @@ _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # a server may
 
 
 class RunSettings(Settings):
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Folder of the run below output_dir, and its name in MLflow",
-    )
-    seed: int = Field(
-        0, ge=0, lt=2**31, description="Seed of weights, clips, masks and augmentation"
-    )
-    output_dir: str = Field("runs", description="Folder of all runs")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the run below output_dir, and its name in MLflow."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of weights, clips, masks and augmentation."""
+    output_dir: str = "runs"
+    """Folder of all runs."""
 
     @field_validator("output_dir")
     @classmethod
@@ -37,39 +35,37 @@ class RunSettings(Settings):
 
 
 class CheckpointSettings(Settings):
-    interval: int = Field(500, ge=1, description="Steps between checkpoints")
-    keep: int = Field(2, ge=1, description="Newest checkpoints that stay on disk")
+    interval: int = Field(500, ge=1)
+    """Steps between checkpoints."""
+    keep: int = Field(2, ge=1)
+    """Newest checkpoints that stay on disk."""
 
 
 class ClusterSettings(Settings):
     """Shares are of one CPU or GPU; an empty GPU share is an even part of what the cluster has."""
 
-    mode: Literal["local", "address", "serial"] = Field(
-        "local",
-        description="A Ray of its own here, a running cluster, or one process without Ray",
-    )
-    address: str | None = Field(
-        None, description="Of the running cluster, for mode address; 'auto' finds it"
-    )
-    cpus: int | None = Field(
-        None, ge=1, description="CPUs that Ray may count in mode local; empty: as many as needed"
-    )
-    object_store_mb: int = Field(
-        1024, ge=100, description="Size of the object store in mode local, MB"
-    )
-    rollout_worker_cpus: float = Field(0.5, gt=0, description="CPUs of a rollout worker")
-    learner_cpus: float = Field(0.5, gt=0, description="CPUs of a PPO learner")
-    train_worker_cpus: float = Field(0.5, gt=0, description="CPUs of a Train worker")
-    train_worker_gpus: float | None = Field(
-        None,
-        ge=0,
-        description="GPUs of a Train worker; empty: an even share; 0: the whole run stays on CPUs",
-    )
-    decode_cpus: float = Field(0.5, gt=0, description="CPUs of a decode task")
-    threads: int = Field(1, ge=1, description="PyTorch threads per process")
-    wait_seconds: float = Field(
-        300.0, gt=0, description="Time limit of every wait between components, seconds"
-    )
+    mode: Literal["local", "address", "serial"] = "local"
+    """A Ray of its own here, a running cluster, or one process without Ray."""
+    address: str | None = None
+    """Of the running cluster, for mode address; 'auto' finds it."""
+    cpus: int | None = Field(None, ge=1)
+    """CPUs that Ray may count in mode local; empty: as many as needed."""
+    object_store_mb: int = Field(1024, ge=100)
+    """Size of the object store in mode local, MB."""
+    rollout_worker_cpus: float = Field(0.5, gt=0)
+    """CPUs of a rollout worker."""
+    learner_cpus: float = Field(0.5, gt=0)
+    """CPUs of a PPO learner."""
+    train_worker_cpus: float = Field(0.5, gt=0)
+    """CPUs of a Train worker."""
+    train_worker_gpus: float | None = Field(None, ge=0)
+    """GPUs of a Train worker; empty: an even share; 0: the whole run stays on CPUs."""
+    decode_cpus: float = Field(0.5, gt=0)
+    """CPUs of a decode task."""
+    threads: int = Field(1, ge=1)
+    """PyTorch threads per process."""
+    wait_seconds: float = Field(300.0, gt=0)
+    """Time limit of every wait between components, seconds."""
 
     @model_validator(mode="after")
     def address_goes_with_its_mode(self) -> ClusterSettings:
@@ -79,29 +75,22 @@ class ClusterSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    mlflow: bool = Field(
-        True,
-        description="Whether MLflow is written to; else console, metrics.jsonl and pictures only",
-    )
-    uri: str | None = Field(
-        None, description="MLflow store; empty: SQLite file `<run.output_dir>/mlflow.db`"
-    )
-    experiment: str = Field("tats_ray", description="MLflow experiment")
-    parent: str | None = Field(
-        None, description="Id of the MLflow run that this one is shown below"
-    )
-    wait_seconds: float = Field(
-        30.0, ge=0, description="Seconds that the end of a run waits for MLflow to take the rest"
-    )
-    log_interval: int = Field(10, ge=1, description="Steps between logged metrics")
-    picture_interval: int | None = Field(
-        None, ge=1, description="Steps between pictures; empty: at the end only"
-    )
-    enrichment_interval: int | None = Field(
-        None,
-        ge=1,
-        description="Steps between measurements of motion enrichment; empty: at the end only",
-    )
+    mlflow: bool = True
+    """Whether MLflow is written to; else console, metrics.jsonl and pictures only."""
+    uri: str | None = None
+    """MLflow store; empty: SQLite file `<run.output_dir>/mlflow.db`."""
+    experiment: str = "tats_ray"
+    """MLflow experiment."""
+    parent: str | None = None
+    """Id of the MLflow run that this one is shown below."""
+    wait_seconds: float = Field(30.0, ge=0)
+    """Seconds that the end of a run waits for MLflow to take the rest."""
+    log_interval: int = Field(10, ge=1)
+    """Steps between logged metrics."""
+    picture_interval: int | None = Field(None, ge=1)
+    """Steps between pictures; empty: at the end only."""
+    enrichment_interval: int | None = Field(None, ge=1)
+    """Steps between measurements of motion enrichment; empty: at the end only."""
 
     @field_serializer("uri")
     def uri_without_credentials(self, uri: str | None) -> str | None:

@@ -21,45 +21,36 @@ class Schedule(NamedTuple):
 
 
 class TrainSettings(Settings):
-    steps: int = Field(100_000, ge=1, description="Optimiser steps of the autoencoder in all")
-    workers: int = Field(1, ge=1, description="Data-parallel (DDP) workers")
-    batch_size: int = Field(256, ge=1, description="Clips per step over all workers")
-    base_lr: float = Field(
-        1.5e-4,
-        gt=0,
-        description="Peak learning rate per 256 clips: the rate is base_lr x batch_size / 256",
-    )
-    min_lr: float = Field(
-        1e-5, ge=0, description="Learning rate per 256 clips at the end of the cosine"
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises from 0")
-    weight_decay: float = Field(
-        0.05, ge=0, description="AdamW's weight decay; none for biases and norms"
-    )
-    betas: list[Share] = Field(
-        [0.9, 0.95], min_length=2, max_length=2, description="AdamW's two betas"
-    )
-    gradient_clip: float | None = Field(
-        None, gt=0, description="Largest norm of the gradient; empty: not clipped"
-    )
-    skip_nonfinite: int = Field(
-        0, ge=0, description="Steps with NaN or infinity that are left out before the run ends"
-    )
-    initial_weights: str | None = Field(
-        None,
-        description="A run, a checkpoint of one, or an official VideoMAE or AdaMAE file to start "
-        "from; empty: from scratch",
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format; auto: bf16 where the GPU has it"
-    )
+    steps: int = Field(100_000, ge=1)
+    """Optimiser steps of the autoencoder in all."""
+    workers: int = Field(1, ge=1)
+    """Data-parallel (DDP) workers."""
+    batch_size: int = Field(256, ge=1)
+    """Clips per step over all workers."""
+    base_lr: float = Field(1.5e-4, gt=0)
+    """Peak learning rate per 256 clips: the rate is base_lr x batch_size / 256."""
+    min_lr: float = Field(1e-5, ge=0)
+    """Learning rate per 256 clips at the end of the cosine."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW's weight decay; none for biases and norms."""
+    betas: list[Share] = Field([0.9, 0.95], min_length=2, max_length=2)
+    """AdamW's two betas."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; empty: not clipped."""
+    skip_nonfinite: int = Field(0, ge=0)
+    """Steps with NaN or infinity that are left out before the run ends."""
+    initial_weights: str | None = None
+    """A run, a checkpoint of one, or an official VideoMAE or AdaMAE file to start from; empty:
+    from scratch."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format; auto: bf16 where the GPU has it."""
 
-    snapshot_interval: int = Field(
-        20, ge=1, description="Steps that a lost group of workers repeats at most; Ray mode"
-    )
-    max_failures: int = Field(
-        3, ge=0, description="Restarts of Train workers, of PPO learners and of the hub; Ray mode"
-    )
+    snapshot_interval: int = Field(20, ge=1)
+    """Steps that a lost group of workers repeats at most; Ray mode."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts of Train workers, of PPO learners and of the hub; Ray mode."""
 
     @model_validator(mode="after")
     def rates_are_ordered(self) -> TrainSettings:

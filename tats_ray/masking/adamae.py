@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class AdaMAESettings(StepSettings):
     """The sampler is one transformer block as wide as the encoder; the code does not detach."""
 
-    heads: int = Field(8, ge=1, description="Attention heads of the sampler")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the sampler")
+    heads: int = Field(8, ge=1)
+    """Attention heads of the sampler."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout of the sampler."""
 
     def check(self, grid: TokenGrid, token_width: int) -> None:
         if token_width % self.heads:

@@ -21,16 +21,12 @@ if TYPE_CHECKING:
 
 
 class MGMSettings(MaskingSettings):
-    rule: Literal["box", "topk"] = Field(
-        "box",
-        description="What is masked in each slice: a box around the motion, or the fastest tokens",
-    )
-    smoothing: float = Field(
-        0.5, ge=0, lt=1, description="Share of the former slice's centre in that of the box"
-    )
-    still_pixels: float = Field(
-        0.5, ge=0, description="Clips that move less per frame get a box on a random path"
-    )
+    rule: Literal["box", "topk"] = "box"
+    """What is masked in each slice: a box around the motion, or the fastest tokens."""
+    smoothing: float = Field(0.5, ge=0, lt=1)
+    """Share of the former slice's centre in that of the box."""
+    still_pixels: float = Field(0.5, ge=0)
+    """Clips that move less per frame get a box on a random path."""
 
 
 class MGM:

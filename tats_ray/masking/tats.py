@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class SamplerSettings(Settings):
     """Actor and critic of TATS: trajectory attention -> linear."""
 
-    width: int = Field(384, ge=8, description="Width of the sampler's tokens")
-    heads: int = Field(6, ge=1, description="Attention heads")
-    mlp: bool = Field(False, description="Whether a feed-forward part follows the attention")
-    shared_trunk: bool = Field(
-        False, description="Whether actor and critic share their blocks, at half the cost"
-    )
+    width: int = Field(384, ge=8)
+    """Width of the sampler's tokens."""
+    heads: int = Field(6, ge=1)
+    """Attention heads."""
+    mlp: bool = False
+    """Whether a feed-forward part follows the attention."""
+    shared_trunk: bool = False
+    """Whether actor and critic share their blocks, at half the cost."""
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> SamplerSettings:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 
 class TrackMAESettings(MaskingSettings):
-    motion_ratio: float = Field(
-        0.5, ge=0, le=1, description="Share of the visible tubes that is drawn from the fast half"
-    )
+    motion_ratio: float = Field(0.5, ge=0, le=1)
+    """Share of the visible tubes that is drawn from the fast half."""
 
     def check(self, grid: TokenGrid, token_width: int) -> None:
         tubes = visible_per_slice(grid.per_slice, self.ratio)
