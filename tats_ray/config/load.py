@@ -54,8 +54,34 @@ FIXED = {
 }
 
 
+_FILE_BYTES = 1 << 18
+_DEPTH = 50
+_VALUES = 20_000  # with every alias written out; a study of a thousand arms has fewer
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that also reads 1e-4 as a number, as YAML 1.2 does."""
+
+    _depth = 0
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document; a few lines of aliases of aliases can mean billions of values."""
+        node = super().get_single_node()
+        if node is not None and _count_values(node, {}) > _VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases stand for more than {_VALUES:,} values", node.start_mark
+            )
+        return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A value; nesting costs time with the square of its depth, and then Python's stack."""
+        self._depth += 1
+        if self._depth > _DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "is nested too deeply", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """YAML's own constructors answer a date without such a month, and the like, with errors of
@@ -84,6 +110,17 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _count_values(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """Values of a document with aliases written out; each node is looked at once."""
+    if node not in counted:
+        counted[node] = _VALUES  # what holds itself is endless
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        counted[node] = 1 + sum(_count_values(part, counted) for part in parts)
+    return counted[node]
 
 
 _UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
@@ -154,7 +191,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: names the file, and the line where there is one.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+        if len(content) > _FILE_BYTES:
+            raise ConfigError(f"{path}: is larger than {_FILE_BYTES:,} bytes; check --config")
+        tree = yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config") from None
     except UnicodeDecodeError:
@@ -164,8 +205,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: {problem}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: is nested too deeply") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -187,7 +226,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{override}' must have the form section.key=value")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError):
+    except yaml.YAMLError:
         raise ConfigError(f"{dotted}: {text[:200]!r} is not a YAML value") from None
     *sections, key = dotted.split(".")
     node = tree

@@ -205,12 +205,6 @@ def test_no_file_and_no_override_escapes_as_another_error(tmp_path_factory, piec
             assert "\n" not in str(error)
 
 
-def test_a_value_that_nests_without_end_is_named(tmp_path):
-    (tmp_path / "deep.yaml").write_text("run: " + "[" * 3000)
-    with pytest.raises(ConfigError, match=r"deep\.yaml: "):
-        load_config(tmp_path / "deep.yaml", [])
-
-
 @pytest.mark.parametrize(
     ("text", "where"),
     [
