@@ -5,7 +5,21 @@ Each message is one line that names the field, file or part, and what to do abou
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
+
+_JOINERS = "\u200c\u200d"  # parts of emoji and of letters of some scripts
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def one_line(text: str) -> str:
+    """A text that does nothing to a terminal or a table: what is not seen is escaped."""
+    return "".join(
+        ascii(sign)[1:-1]
+        if unicodedata.category(sign) in _UNSEEN and sign not in _JOINERS
+        else sign
+        for sign in text
+    )
 
 
 class TatsRayError(Exception):
@@ -14,8 +28,7 @@ class TatsRayError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # One line for logs and terminals, whatever a file name or a value holds.
-        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+        super().__init__(one_line(message))  # whatever a file name or a value holds
 
 
 class ConfigError(TatsRayError):

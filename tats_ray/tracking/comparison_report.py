@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tats_ray.config.compare import CompareSettings
 from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
 from tats_ray.storage import replacing
+from tats_ray.tracking.console import log_table
+from tats_ray.tracking.pictures import figure_in
 
 _ACCURACIES = ("linear", "knn", "finetune")
 _PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0, "tflops": 1}
@@ -50,13 +49,8 @@ def log_comparison(title: str, settings: CompareSettings, comparison: Comparison
     """A narrow table on the terminal; the files have every metric."""
     if not comparison.results:
         return
-    header, rows = _rows(
-        settings, comparison, list(dict.fromkeys([settings.metric, "moving", "static"]))
-    )
-    table = Table(*header, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+    wanted = list(dict.fromkeys([settings.metric, "moving", "static"]))
+    log_table(title, *_rows(settings, comparison, wanted))
 
 
 def _markdown(settings: CompareSettings, comparison: Comparison) -> str:
@@ -204,14 +198,9 @@ def _save(
     comparison: Comparison,
 ) -> None:
     from matplotlib import color_sequences
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4.5))
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.set_prop_cycle(color=color_sequences["tab10" if len(settings.arms) <= 10 else "tab20"])
-    fill(axis, settings, comparison)
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    with replacing(file) as aside:
-        figure.savefig(aside, dpi=110, bbox_inches="tight")
+    with figure_in(file, 6.5, 4.5) as figure:
+        axis = figure.subplots()
+        axis.set_prop_cycle(color=color_sequences["tab10" if len(settings.arms) <= 10 else "tab20"])
+        fill(axis, settings, comparison)
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tats_ray.errors import one_line
 from tats_ray.tracking.metrics_file import Record
 
 _WARNING_SECONDS = 60.0
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, markup=False, emoji=False)
 
 # name in the record -> label and format on the line
 _COLUMNS = {
@@ -31,7 +32,16 @@ _COLUMNS = {
 
 def log(text: str) -> None:
     """A plain line."""
-    _console.print(text, markup=False)
+    _console.print(one_line(text), soft_wrap=True)
+
+
+def log_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table whose texts are shown as they are."""
+    head = map(one_line, header)
+    table = Table(*head, title=one_line(title), title_justify="left", show_header=any(header))
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    _console.print(table)
 
 
 class RepeatedWarning:
@@ -65,11 +75,13 @@ def log_record(record: Record, steps: int) -> None:
 
 def log_summary(title: str, summary: dict[str, Any]) -> None:
     """The run's result."""
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in summary.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, "-" if value is None else shown)
-    _console.print(table)
+    log_table(title, ["", ""], ([name, _shown(value)] for name, value in summary.items()))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _clock(seconds: float) -> str:

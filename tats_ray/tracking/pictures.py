@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +14,7 @@ from torch import Tensor
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.evaluation.inspection import Inspection
+from tats_ray.storage import replacing
 
 _INCHES = 1.1  # of one small image
 
@@ -51,26 +56,43 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
 
 
 def _draw(rows: list[tuple[str, np.ndarray, str]], file: Path, step: int) -> None:
+    columns = len(rows[0][1])
+    with figure_in(file, _INCHES * (columns + 1.4), _INCHES * (len(rows) + 0.4)) as figure:
+        axes = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (label, images, colours) in zip(axes, rows, strict=True):
+            top = float(images.max())
+            for axis, image in zip(line, images, strict=True):
+                shown = axis.imshow(image, cmap=colours or None, vmin=0.0, vmax=top or 1.0)
+                axis.set_xticks([])
+                axis.set_yticks([])
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+            if colours:
+                bar = figure.colorbar(shown, ax=list(line), fraction=0.012, pad=0.01)
+                bar.ax.tick_params(labelsize=6)
+        figure.suptitle(f"step {step}", fontsize=9)
+
+
+@contextmanager
+def figure_in(file: Path, width: float, height: float) -> Iterator[Any]:
+    """A matplotlib figure that is written to `file` as a whole; its texts are shown as they are.
+
+    Args:
+        width, height: inches.
+
+    Raises:
+        StorageError: disk full or read-only; what was there before stays.
+    """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = len(rows[0][1])
-    figure = Figure(figsize=(_INCHES * (columns + 1.4), _INCHES * (len(rows) + 0.4)))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (label, images, colours) in zip(axes, rows, strict=True):
-        top = float(images.max())
-        for axis, image in zip(line, images, strict=True):
-            shown = axis.imshow(image, cmap=colours or None, vmin=0.0, vmax=top or 1.0)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-        if colours:
-            figure.colorbar(shown, ax=list(line), fraction=0.012, pad=0.01).ax.tick_params(
-                labelsize=6
-            )
-    figure.suptitle(f"step {step}", fontsize=9)
-    figure.savefig(file, dpi=100, bbox_inches="tight")
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a frame is drawn in its place
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(file) as aside:
+            figure.savefig(aside, dpi=100, bbox_inches="tight")
 
 
 def _slices(pixels: Tensor, grid: TokenGrid) -> np.ndarray:
