@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tats_ray.actors.auth_token import guard_token
 from tats_ray.actors.object_store import store_warning
 from tats_ray.config.job import JobConfig
 from tats_ray.config.runtime import ClusterSettings
@@ -92,6 +93,7 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
     wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    guard_token(create=cluster.mode == "local")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
 

@@ -42,6 +42,7 @@ def test_a_local_run_is_reachable_from_this_machine_only(
     part, synthetic, tmp_path, ray_folder, monkeypatch
 ):
     monkeypatch.setenv("TMPDIR", str(ray_folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
     run = Run(synthetic, tmp_path, "local", *LOCAL, part)
     process = run.start()
     run.wait_for("checkpoints/step_*/progress.json", process)
@@ -49,6 +50,7 @@ def test_a_local_run_is_reachable_from_this_machine_only(
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=100) == 0
     assert len(addresses) > 3, "Ray was running"
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     assert {ip for _, ip in addresses} <= LOOPBACK, addresses
     assert len(meetings) == 1 + ("learners" in part), "of Train workers, and of learners"
     assert not list(ray_folder.glob("tats_ray_*")), "left behind"
