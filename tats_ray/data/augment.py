@@ -31,9 +31,7 @@ def crop_boxes(
     """One box and flip per clip.
 
     Args:
-        settings: crop rule.
         aspects: float [B], width / height of each video.
-        seed: run seed.
         first: run-wide index of the first clip.
 
     Returns:
@@ -41,15 +39,16 @@ def crop_boxes(
     """
     noise = uniform_rows(seed, Stream.AUGMENT, first, len(aspects), 5)
     short = np.minimum(aspects, 1.0)  # in units of the video's height
+    width = height = short
+    place = np.full((len(aspects), 2), 0.5)
     if settings.crop == "full":
         width, height = aspects, np.ones_like(aspects)
-    elif settings.crop == "center":
-        width = height = short
     elif settings.crop == "multi_scale":
         width, height = _multi_scale_sides(noise[:, 0], short)
-    else:
+        place = MULTI_OFFSETS[(noise[:, 2] * len(MULTI_OFFSETS)).astype(int)]
+    elif settings.crop == "random_resized":
         width, height = _random_resized_sides(settings, noise[:, :2], aspects)
-    place = _offsets(settings, noise[:, 2:4])
+        place = noise[:, 2:4]
     left = place[:, 0] * (aspects - width) / aspects
     top = place[:, 1] * (1.0 - height)
     flip = noise[:, 4] < settings.flip
@@ -76,14 +75,6 @@ def _random_resized_sides(
     return np.minimum(np.sqrt(area * ratio), aspects), np.minimum(np.sqrt(area / ratio), 1.0)
 
 
-def _offsets(settings: AugmentSettings, noise: np.ndarray) -> np.ndarray:
-    if settings.crop == "random_resized":
-        return noise
-    if settings.crop == "multi_scale":
-        return MULTI_OFFSETS[(noise[:, 0] * len(MULTI_OFFSETS)).astype(int)]
-    return np.full_like(noise, 0.5)
-
-
 def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Resizes each map's box to a square, bilinearly; boxes larger than the square are filtered.
 
@@ -94,7 +85,6 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     Args:
         maps: float [B, C, H, W], any per-pixel maps of the stored frame.
         boxes: float [B, 5] from `crop_boxes`.
-        size: output side.
 
     Returns:
         float [B, C, size, size].

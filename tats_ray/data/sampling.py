@@ -63,43 +63,35 @@ def segment_indices(total: int, frames: int, place: float | np.ndarray) -> np.nd
 
 
 def jittered_segment_indices(total: int, frames: int, start: float) -> np.ndarray:
-    """A random frame of each of `frames` equal segments of the video (TSN).
+    """A random frame of each of `frames` equal segments of the video (TSN), int64 [frames].
 
     Args:
         start: uniform number in [0, 1) that seeds the draw.
-
-    Returns:
-        int64 [frames], ascending.
     """
     places = np.random.default_rng(int(start * 2**53)).random(frames)
     return segment_indices(total, frames, places)
 
 
-class ClipOrder:
-    """The endless stream of clips: every epoch is the manifest in another seeded order.
+def manifest_rows(
+    stream_indices: np.ndarray, videos: int, seed: int, repeats: int = 1
+) -> np.ndarray:
+    """Rows of the endless stream of clips: every epoch is the manifest in another seeded order.
 
-    Each video stands for `repeats` consecutive clips, so that one decoding serves them all.
+    Args:
+        stream_indices: int64 [B], ascending.
+        videos: rows of the manifest.
+        repeats: consecutive clips of one video, so that one decoding serves them all.
+
+    Returns:
+        int64 [B].
     """
-
-    def __init__(self, videos: int, seed: int, repeats: int = 1) -> None:
-        self.videos = videos
-        self.seed = seed
-        self.repeats = repeats
-
-    def rows(self, first: int, count: int) -> np.ndarray:
-        """Manifest rows at stream_indices `first` .. `first + count - 1`, int64 [count]."""
-        return self.rows_at(np.arange(first, first + count))
-
-    def rows_at(self, stream_indices: np.ndarray) -> np.ndarray:
-        """Manifest rows at ascending stream_indices, int64 [B] -> int64 [B]."""
-        places = stream_indices // self.repeats
-        parts = [
-            epoch_order(self.videos, self.seed, epoch)[
-                places[places // self.videos == epoch] % self.videos
-            ]
-            for epoch in range(int(places[0]) // self.videos, int(places[-1]) // self.videos + 1)
-        ]
-        return np.concatenate(parts)
+    places = stream_indices // repeats
+    epochs = range(int(places[0]) // videos, int(places[-1]) // videos + 1)
+    parts = [
+        epoch_order(videos, seed, epoch)[places[places // videos == epoch] % videos]
+        for epoch in epochs
+    ]
+    return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=2)  # for millions of videos it takes as long as decoding a clip
@@ -111,10 +103,6 @@ def epoch_order(videos: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def temporal_starts(seed: int, stream_indices: np.ndarray) -> np.ndarray:
-    """Uniform start of each clip, float64 [B], tied to its place in the stream.
-
-    Args:
-        stream_indices: int64 [B], consecutive.
-    """
+    """Uniform starts, float64 [B], of the clips at consecutive places of the stream, int64 [B]."""
     first = int(stream_indices[0])
     return uniform_rows(seed, Stream.TEMPORAL, first, len(stream_indices), 1)[:, 0]

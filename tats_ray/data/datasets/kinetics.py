@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from pathlib import Path
 
@@ -93,21 +94,19 @@ class _Folders:
     def __init__(self, videos: Path) -> None:
         self._videos = videos
         self._flat = _listed(videos)
-        self._of_class: dict[str | None, list[tuple[Path, set[str]]]] = {None: []}
+        self._of_class = functools.cache(self._list)
 
     def find(self, name: str, label: str | None) -> Path:
         """The video's path; the one without a class where it lies nowhere, to be reported."""
-        if name not in self._flat:
-            for folder, names in self._of_class.get(label) or self._list(label):
+        if name not in self._flat and label is not None:
+            for folder, names in self._of_class(label):
                 if name in names:
                     return folder / name
         return self._videos / name
 
-    def _list(self, label: str | None) -> list[tuple[Path, set[str]]]:
-        if label is not None and label not in self._of_class:
-            folders = (self._videos / text for text in (label, label.replace(" ", "_")))
-            self._of_class[label] = [(folder, _listed(folder)) for folder in folders]
-        return self._of_class[label]
+    def _list(self, label: str) -> list[tuple[Path, set[str]]]:
+        folders = (self._videos / text for text in (label, label.replace(" ", "_")))
+        return [(folder, _listed(folder)) for folder in folders]
 
 
 def _listed(folder: Path) -> set[str]:
