@@ -23,39 +23,25 @@ _ROWS = 1024  # compared with all training videos at a time
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """Everything that the classifiers see.
+    """Everything that the classifiers see."""
 
-    Attributes:
-        features: float32 [V, D].
-        labels: int64 [V], places in `classes`.
-        groups: one name per video; videos of a group stay together.
-        readable: bool [V]; the others have no features and take no part.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
+    features: np.ndarray  # float32 [V, D]
+    labels: np.ndarray  # int64 [V], places in `classes`
     classes: list[str]
-    groups: list[str]
-    readable: np.ndarray
+    groups: list[str]  # one name per video; videos of a group stay together
+    readable: np.ndarray  # bool [V]; the others have no features and take no part
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One classifier on one split.
-
-    Attributes:
-        scores: float64 [m, classes]; -inf is no guess.
-        labels: int64 [m].
-        majority: share of the tested videos that are of the training part's largest class.
-        settings: what was chosen on the way.
-    """
+    """One classifier on one split."""
 
     split: str
-    scores: np.ndarray
-    labels: np.ndarray
+    scores: np.ndarray  # float64 [m, classes]; -inf is no guess
+    labels: np.ndarray  # int64 [m]
     trained_on: int
-    majority: float
-    settings: dict[str, float]
+    majority: float  # share of the tested videos that are of the training part's largest class
+    settings: dict[str, float]  # chosen on the way
 
 
 @dataclass(frozen=True)
