@@ -82,12 +82,8 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     (aliasing). There a triangle as wide as two output pixels weighs the map's pixels, as PIL's
     `resize(box=...)` and PyTorch's `interpolate(antialias=True)` do.
 
-    Args:
-        maps: float [B, C, H, W], any per-pixel maps of the stored frame.
-        boxes: float [B, 5] from `crop_boxes`.
-
-    Returns:
-        float [B, C, size, size].
+    Any per-pixel maps of the stored frame float [B, C, H, W], and boxes float [B, 5] from
+    `crop_boxes` -> float [B, C, size, size].
     """
     sampled = _sample(maps, boxes, size)
     height, width = maps.shape[2:]
@@ -156,16 +152,8 @@ def _read(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def augment_clips(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crops, resizes and flips clips.
-
-    Args:
-        clips: uint8 [B, T, H, W, 3].
-        boxes: float [B, 5] from `crop_boxes`.
-        size: side of the model input.
-
-    Returns:
-        float32 [B, 3, T, size, size] in [0, 1].
-    """
+    """Crops, resizes and flips clips by boxes float [B, 5] from `crop_boxes`: uint8
+    [B, T, H, W, 3] -> float32 [B, 3, T, size, size] in [0, 1]."""
     batch, frames, height, width, channels = clips.shape
     maps = clips.permute(0, 4, 1, 2, 3).reshape(batch, channels * frames, height, width)
     pixels = crop_resize(maps.float() / 255.0, boxes, size)

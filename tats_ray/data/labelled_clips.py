@@ -59,12 +59,9 @@ def rand_augment(frames: np.ndarray, policy: str, seed: int, size: int) -> np.nd
     """RandAugment of one clip: every frame is drawn the same operations at the same strength.
 
     Args:
-        frames: uint8 [T, H, W, 3].
+        frames: uint8 [T, H, W, 3], as the result.
         policy: timm's notation, such as rand-m7-n4-mstd0.5-inc1.
         size: side of the model input, which limits translations.
-
-    Returns:
-        uint8 [T, H, W, 3].
     """
     from PIL import Image
 

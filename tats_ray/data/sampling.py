@@ -1,4 +1,8 @@
-"""Which frames and which videos make up the stream of clips; pure functions of seed and place."""
+"""Which frames and which videos make up the stream of clips; pure functions of seed and place.
+
+What gives the frames of a clip takes the video's number of frames, at least 1, and a uniform number
+in [0, 1) that places the clip; it returns int64 [frames], ascending.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,6 @@ def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndar
     """Frames of one clip: `frames` of them, `stride` apart, from a random start.
 
     A video shorter than the clip is read from its first frame, and its last frame is held.
-
-    Args:
-        total: frames in the video, at least 1.
-        start: uniform number in [0, 1) that places the window.
-
-    Returns:
-        int64 [frames], ascending.
     """
     span = (frames - 1) * stride + 1
     first = int(start * (total - span + 1)) if total >= span else 0
@@ -32,13 +29,6 @@ def window_indices(total: int, frames: int, stride: int, start: float) -> np.nda
     VideoMAE fine-tunes so on Kinetics and UCF101 (`VideoClsDataset` of its code): the 16 frames of
     a window of 64 span 63, with three gaps of 5. A video that is no longer than the window is
     read from its first frame to its last, which is then held.
-
-    Args:
-        total: frames in the video, at least 1.
-        start: uniform number in [0, 1) that places the window.
-
-    Returns:
-        int64 [frames], ascending.
     """
     window = frames * stride
     length = min(total, window)
@@ -54,20 +44,13 @@ def segment_indices(total: int, frames: int, place: float | np.ndarray) -> np.nd
 
     Args:
         place: in [0, 1), of all segments or of each; k / K for the k-th of K interleaved clips.
-
-    Returns:
-        int64 [frames], ascending.
     """
     indices = ((np.arange(frames) + place) * (total / frames)).astype(np.int64)
     return np.minimum(indices, total - 1)
 
 
 def jittered_segment_indices(total: int, frames: int, start: float) -> np.ndarray:
-    """A random frame of each of `frames` equal segments of the video (TSN), int64 [frames].
-
-    Args:
-        start: uniform number in [0, 1) that seeds the draw.
-    """
+    """A random frame of each of `frames` equal segments of the video (TSN); `start` seeds it."""
     places = np.random.default_rng(int(start * 2**53)).random(frames)
     return segment_indices(total, frames, places)
 

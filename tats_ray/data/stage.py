@@ -44,11 +44,7 @@ class Quarantine:
 
 
 def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
-    """Stops a run whose manifest is broken rather than damaged.
-
-    Args:
-        videos: distinct videos of the manifest.
-        limit: `data.broken_share`.
+    """Stops a run whose manifest of so many distinct videos is broken rather than damaged.
 
     Raises:
         TooManyBrokenVideosError: with counts, limit and the newest failure; also where no video
@@ -97,10 +93,7 @@ class BlockPlan:
     def decode_video(
         self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
-        """The clips of one video.
-
-        Args:
-            stream_indices: int64 [repeats], consecutive.
+        """The clips of one video, at consecutive stream_indices int64 [repeats].
 
         Raises:
             VideoDecodeError: it cannot be decoded.

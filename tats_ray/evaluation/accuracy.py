@@ -71,12 +71,10 @@ def measure_accuracy(
 
 
 def top_share(scores: np.ndarray, labels: np.ndarray, count: int) -> float:
-    """Share of rows whose class is among the `count` best guesses.
+    """Share of rows, float [n, classes], whose class is among the `count` best guesses.
 
-    Args:
-        scores: float [n, classes]; -inf is no guess, hence never a hit (scikit-learn's
-            `top_k_accuracy_score` would rank it last and count it).
-        labels: int64 [n].
+    -inf is no guess, hence never a hit (scikit-learn's `top_k_accuracy_score` would rank it last
+    and count it).
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     hit = (best == labels[:, None]) & np.isfinite(np.take_along_axis(scores, best, axis=1))

@@ -69,15 +69,8 @@ def temporal_views(clips: int, sampling: Sampling) -> list[float]:
 
 
 def spatial_views(aspect: float, crops: int) -> np.ndarray:
-    """Squares as large as the shorter side: at both ends of the longer side and in its middle.
-
-    Args:
-        aspect: width / height of the video.
-        crops: 3, or 1 for the middle alone.
-
-    Returns:
-        float32 [crops, 5], boxes as those of `crop_boxes`.
-    """
+    """Squares as large as the shorter side: 3 at both ends of the longer side and in its middle, or
+    1 in the middle; boxes float32 [crops, 5] as those of `crop_boxes`."""
     places = np.array([0.5]) if crops == 1 else np.linspace(0.0, 1.0, crops)
     width, height = min(1.0, 1.0 / aspect), min(1.0, aspect)  # shares of the frame's sides
     left, top = places * (1.0 - width), places * (1.0 - height)

@@ -68,11 +68,10 @@ def evaluate(
         ManifestError: a split has nothing to train on or to test on.
     """
     parts = [_part(videos, split, device) for split in splits]
-    classify = {"linear": _linear, "knn": _neighbours}
+    classes = videos.classes
     return {
         method: summarize(
-            [classify[method](settings, part, len(videos.classes)) for part in parts],
-            videos.classes,
+            [_classify(method, settings, part, len(classes)) for part in parts], classes
         )
         for method in settings.methods
     }
@@ -80,7 +79,7 @@ def evaluate(
 
 def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, Any]:
     """Means and sample deviations over splits; class shares and confusion over all their videos."""
-    counts = sum((confusion(result.scores, result.labels) for result in results), np.int64(0))
+    counts = np.sum([confusion(result.scores, result.labels) for result in results], axis=0)
     shares: dict[str, list[float]] = {
         "top1": [top_share(result.scores, result.labels, 1) for result in results],
         "majority": [result.majority for result in results],
@@ -102,11 +101,11 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
         }
         for place, result in enumerate(results)
     ]
-    by_class = dict(zip(classes, class_shares(np.asarray(counts)), strict=True))
+    by_class = dict(zip(classes, class_shares(counts), strict=True))
     return metrics | {
         "splits": splits,
         "classes": by_class,
-        "confusion": np.asarray(counts).tolist(),
+        "confusion": counts.tolist(),
     }
 
 
@@ -120,10 +119,8 @@ def neighbour_votes(
     exp(similarity / temperature).
 
     Args:
-        known: float [n, D], training features.
-        labels: int64 [n], their classes.
+        known: float [n, D], training features, of classes `labels`, int64 [n].
         asked: float [m, D].
-        count: neighbours that vote, at most all.
 
     Returns:
         float [m, classes]; -inf for classes without a vote, which are no guesses at all.
@@ -156,33 +153,24 @@ def _part(videos: LabelledVideos, split: Split, device: torch.device) -> _Part:
     )
 
 
-def _linear(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
-    l2 = choose_l2(part.known, part.known_labels, part.known_groups, settings.l2, settings.seed)
-    scale = standardizer(part.known)
-    model = LogisticProblem(scale(part.known), part.known_labels).solve(l2, EXACT)
-    scores = model.scores(scale(part.asked), classes)
-    return _result(part, scores, {"l2": l2, "gradient": model.gradient})
-
-
-def _neighbours(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
-    votes = neighbour_votes(
-        part.known,
-        part.known_labels,
-        part.asked,
-        classes,
-        settings.neighbours,
-        settings.temperature,
-    )
-    return _result(part, votes, {})
-
-
-def _result(part: _Part, scores: Tensor, settings: dict[str, float]) -> SplitResult:
-    largest = int(torch.bincount(part.known_labels).argmax())
+def _classify(method: str, settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
+    known, labels, asked = part.known, part.known_labels, part.asked
+    chosen = {}
+    if method == "knn":
+        count, temperature = settings.neighbours, settings.temperature
+        scores = neighbour_votes(known, labels, asked, classes, count, temperature)
+    else:
+        l2 = choose_l2(known, labels, part.known_groups, settings.l2, settings.seed)
+        scale = standardizer(known)
+        model = LogisticProblem(scale(known), labels).solve(l2, EXACT)
+        scores = model.scores(scale(asked), classes)
+        chosen = {"l2": l2, "gradient": model.gradient}
+    largest = int(torch.bincount(labels).argmax())
     return SplitResult(
         split=part.name,
         scores=scores.double().cpu().numpy(),
         labels=part.labels,
-        trained_on=len(part.known),
+        trained_on=len(known),
         majority=float((part.labels == largest).mean()),
-        settings=settings,
+        settings=chosen,
     )

@@ -39,7 +39,9 @@ def kinetics_entries(file: Path, videos: Path, split: str | None = None) -> list
         row = _row(origin, line, columns)
         if split is None or row["split"] in SPLITS[split]:
             label = row.get("label")
-            chosen.append(Entry(folders.find(_name(row), label), label, origin))
+            start, end = int(row["time_start"]), int(row["time_end"])
+            name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
+            chosen.append(Entry(folders.find(name, label), label, origin))
     if not chosen:
         wanted = "no rows" if split is None else f"no rows of the split '{split}'"
         raise ManifestError(f"{file}: has {wanted}; give the csv that has them")
@@ -81,10 +83,6 @@ def _fields(origin: str, line: str) -> list[str]:
         return [field.strip() for field in next(csv.reader([line], strict=True))]
     except csv.Error as error:
         raise ManifestError(f"{origin}: {error}; fix the double quotes") from None
-
-
-def _name(row: dict[str, str]) -> str:
-    return f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
 
 
 class _Folders:
