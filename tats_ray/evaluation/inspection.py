@@ -81,7 +81,7 @@ class Inspector:
         targets = target_index(visible, grid.tokens, grid.tokens - visible.shape[1], None)
         result = self.mae(patches, visible.sort(dim=1).values, targets)
         chosen = self.mae.predicted_pixels(patches, targets)
-        # The target's normalisation is undone with the true patch statistics, as is customary.
+        # Back from the target's normalisation, by the true patch statistics, as is customary.
         mean, scale = target_scale(chosen, settings.target)
         drawn = result.prediction.view_as(chosen) * scale + mean
         # Frames that are not predicted show the one before.

@@ -102,11 +102,7 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
         for place, result in enumerate(results)
     ]
     by_class = dict(zip(classes, class_shares(counts), strict=True))
-    return metrics | {
-        "splits": splits,
-        "classes": by_class,
-        "confusion": counts.tolist(),
-    }
+    return metrics | {"splits": splits, "classes": by_class, "confusion": counts.tolist()}
 
 
 def neighbour_votes(

@@ -7,12 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tats_ray.data.motion.fields import area_average, as_stored, grid_points
-from tats_ray.data.motion.trackers import (
-    PointTracker,
-    dense_flow,
-    point_tracker,
-    track_dense_flow,
-)
+from tats_ray.data.motion.trackers import PointTracker, dense_flow, point_tracker, track_dense_flow
 from tats_ray.errors import MotionPriorError
 
 _SHORT_SIDE = 256  # pixels at which whole videos are looked at, as clips usually are
