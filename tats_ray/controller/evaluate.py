@@ -14,12 +14,7 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labelled_clips import class_index
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
-from tats_ray.evaluation.multi_view import (
-    TestVideo,
-    VideoScorer,
-    build_view_plan,
-    score_videos,
-)
+from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, score_videos
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
@@ -97,7 +92,7 @@ def evaluate_classifier(
     if config.cluster.mode == "serial":
         torch.set_num_threads(config.cluster.threads)
         scorer = VideoScorer(config, len(classes), weights, default_device())
-        scores = score_videos(build_view_plan(config), videos, scorer)
+        scores = score_videos(videos, scorer)
     else:
         from tats_ray.actors.cluster import cluster_resources, preflight
         from tats_ray.actors.evaluation_tasks import score_videos_on_ray

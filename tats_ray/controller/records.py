@@ -14,7 +14,7 @@ from tats_ray.config.job import JobConfig
 from tats_ray.controller.executor import Completed, Task
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.data.sampling import ClipOrder
+from tats_ray.data.sampling import manifest_rows
 from tats_ray.data.stage import BlockPlan, check_share
 from tats_ray.errors import NonFiniteError
 from tats_ray.models.numerics import Fault
@@ -213,6 +213,6 @@ class NonFiniteSteps:
 
 def clip_paths(plan: BlockPlan, clips: tuple[int, ...]) -> list[str]:
     """Videos of the clips at these places of the stream, each once."""
-    order = ClipOrder(plan.manifest.num_rows, plan.seed, plan.data.repeats)
-    rows = order.rows_at(np.unique(np.array(clips, dtype=np.int64)))
+    places = np.unique(np.array(clips, dtype=np.int64))
+    rows = manifest_rows(places, plan.manifest.num_rows, plan.seed, plan.data.repeats)
     return list(dict.fromkeys(plan.manifest["path"].take(rows).to_pylist()))

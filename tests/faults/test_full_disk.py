@@ -19,7 +19,6 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tats_ray.data.motion.cache import write_fields
-from tats_ray.data.motion.vectors import VideoFields
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import StorageError
@@ -77,7 +76,7 @@ def _manifest(folder):
 
 def _motion(folder):
     fields = np.random.default_rng(0).random((99, 14, 14, 2), dtype=np.float32)
-    write_fields(str(folder / "motion"), str(Path(__file__)), "vectors", VideoFields(fields, 9, 9))
+    write_fields(str(folder / "motion"), str(Path(__file__)), "vectors", fields)
 
 
 def _run_file(folder):

@@ -10,7 +10,7 @@ from tats_ray.actors.evaluation_tasks import score_videos_on_ray
 from tats_ray.controller.finetune import read_data
 from tats_ray.controller.in_process import in_process
 from tats_ray.data.manifest import read_manifest
-from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, build_view_plan, score_videos
+from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, score_videos
 from tats_ray.models.state import model_state
 from tats_ray.training.classifier import build_classifier
 from tests.finetuning import finetune_config
@@ -74,7 +74,7 @@ def test_workers_and_one_process_score_alike(synthetic, tmp_path, workers):
         model.head.weight.normal_()
     weights = model_state(model)
     scorer = VideoScorer(config, 6, weights, torch.device("cpu"))
-    wanted = score_videos(build_view_plan(config), videos, scorer)
+    wanted = score_videos(videos, scorer)
     assert wanted[4].probabilities is None
     assert wanted[4].reason
     got = score_videos_on_ray(config, videos, 6, weights, RESOURCES)
