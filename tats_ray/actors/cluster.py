@@ -68,7 +68,7 @@ class Resources:
 
 
 def connect(config: JobConfig) -> None:
-    """Starts a local cluster or joins the configured one.
+    """Starts a local cluster or joins the configured one, unless this process already has one.
 
     Raises:
         ResourceError: no cluster answers at `cluster.address`, none can be started here, or
@@ -152,12 +152,6 @@ def _start_error(cluster: ClusterSettings, error: Exception) -> ResourceError:
         f"cluster.mode=local: Ray cannot be started ({reason}); a machine that is very busy may "
         "need another try, cluster.mode=serial needs no Ray"
     )
-
-
-def ensure_connected(config: JobConfig) -> None:
-    """Connects unless this process already is; Ray must not be imported before its settings."""
-    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-        connect(config)
 
 
 @contextlib.contextmanager

@@ -38,10 +38,10 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
     use_threads(config.cluster.threads)
     from tats_ray.controller.evaluate import evaluate_run
-    from tats_ray.controller.finetune import manifests
+    from tats_ray.controller.run import manifests
     from tats_ray.tracking.console import log_summary
 
-    manifest = given[0] if given else manifests(config)[1]
+    manifest = given[0] if given else manifests(config, config.data.test_manifest)[1]
     if manifest is None:
         raise ConfigError(
             "the run has no data.test_manifest: pass a test manifest after the run directory"

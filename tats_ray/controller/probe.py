@@ -27,13 +27,7 @@ from tats_ray.evaluation.features import (
     gather,
 )
 from tats_ray.evaluation.probe import LabelledVideos, evaluate
-from tats_ray.evaluation.splits import (
-    Split,
-    fold_splits,
-    held_out_split,
-    places_of,
-    read_folds,
-)
+from tats_ray.evaluation.splits import Split, fold_splits, held_out_split, places_of, read_folds
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
@@ -57,10 +51,8 @@ class ProbeData:
 
 
 def probe(config: ProbeConfig) -> dict[str, Any]:
-    """Extracts what is not cached, fits and scores the classifiers, writes the report.
-
-    Returns:
-        The report, as `probe.json` has it.
+    """Extracts what is not cached, fits and scores the classifiers; writes the report and returns
+    it, as `probe.json` has it.
 
     Raises:
         TatsRayError: a fault for the user, in one line.
@@ -135,7 +127,9 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
         change=settings.change,
         manifest=manifest,
     )
-    folder, key = _feature_folder(config.directory), feature_key(plan)
+    folder, key = config.directory / "features", feature_key(plan)
+    with writing(folder):  # before hours of work go into what belongs there
+        folder.mkdir(exist_ok=True)
     found = read_features(folder, key, manifest.num_rows)
     if found is None:
         log(f"{name}: extracting features of {manifest.num_rows} videos")
@@ -147,14 +141,6 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
         path, reason = next(iter(found.missing.items()))
         log(f"{name}: {len(found.missing)} videos are missing; the first: {path}: {reason}")
     return found
-
-
-def _feature_folder(directory: Path) -> Path:
-    """The run's cache; made before hours of work go into what belongs there."""
-    folder = directory / "features"
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeatures]:

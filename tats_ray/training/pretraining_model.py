@@ -3,8 +3,7 @@ joint sampler and further decoders, with the sum of their losses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +14,7 @@ from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_r
 from tats_ray.models.initialization import seeded
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
 from tats_ray.models.samplers import Sampler, TrajectorySampler
-from tats_ray.models.state import State
 from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
-
-
-@dataclass(frozen=True)
-class MAEState:
-    """Autoencoder, what trains in its step, and their optimiser after `step` steps.
-
-    Attributes:
-        auxiliary: a sampler that the step trains, and further decoders; empty for most systems.
-    """
-
-    step: int
-    mae: State
-    auxiliary: State
-    optimizer: State
-
-    def files(self) -> dict[str, State]:
-        more = {"auxiliary": self.auxiliary} if self.auxiliary else {}
-        return {"mae": self.mae, "mae_optimizer": self.optimizer, **more}
-
-    def documents(self) -> dict[str, Any]:
-        return {}
 
 
 class PretrainingModel(nn.Module):
@@ -60,8 +37,9 @@ class PretrainingModel(nn.Module):
             self.sampler = cast(StepSystem, config.masking_system).build_sampler(model.width)
         self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
-        if not model.target.weight:
-            self._freeze_pixel_decoder()
+        if not model.target.weight:  # nothing trains the pixel decoder
+            for name, parameter in mae.decoder.named_parameters():
+                parameter.requires_grad_(name == "mask_token")
 
     def forward(
         self,
@@ -122,11 +100,6 @@ class PretrainingModel(nn.Module):
             return None
         shared = self.mae.decoder.mask_token
         return Decoder(self.config.model, self.config.grid, values, mask_token=shared)
-
-    def _freeze_pixel_decoder(self) -> None:
-        for name, parameter in self.mae.decoder.named_parameters():
-            if name != "mask_token":
-                parameter.requires_grad_(False)
 
 
 def build_pretraining_model(

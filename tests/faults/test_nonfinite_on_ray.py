@@ -145,5 +145,5 @@ def test_fine_tuning_on_two_workers(synthetic, tmp_path):
     (fault,) = recorder.skipped[BAD_STEP + 1]
     assert fault.what.startswith("step 2, Train worker 1: the classifier's gradient")
     assert len(fault.clips) == 4
-    weights = [recorder.states[step].trainer.weights for step in (1, 2, 3)]
+    weights = [recorder.states[step].trainer.files["classifier"] for step in (1, 2, 3)]
     _assert_left_out(weights, BAD_STEP + 1)

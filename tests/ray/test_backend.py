@@ -42,8 +42,8 @@ def _serial(config, synthetic, steps=STEPS, **kwargs):
 
 def _assert_same(one, two, tolerance=0.0):
     """Weights; policies through what they say where rounding differs."""
-    for name, value in one.trainer.mae.items():
-        assert np.allclose(value, two.trainer.mae[name], rtol=0, atol=tolerance), name
+    for name, value in one.trainer.files["mae"].items():
+        assert np.allclose(value, two.trainer.files["mae"][name], rtol=0, atol=tolerance), name
     if tolerance == 0.0 and one.policy is not None:
         for name, value in one.policy.sampler.items():
             assert np.array_equal(value, two.policy.sampler[name]), name
