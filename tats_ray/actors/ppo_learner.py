@@ -83,7 +83,7 @@ class MaskingPPOLearner(TorchLearner):
         )
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
-        """Asked for by RLlib's own loop over minibatches, in whose place `ppo_update` stands."""
+        """Of RLlib's own loop over minibatches, in whose place `ppo_update` stands."""
         raise AssertionError("updates go through update_policy")
 
     def update_policy(self, request: UpdateRequest) -> UpdateSummary:
@@ -131,10 +131,9 @@ class PPOLearners:
     def __init__(
         self, settings: Config, group: LearnerGroup, rebuild: Callable[[], LearnerGroup]
     ) -> None:
-        """Args: rebuild: ends the group and makes another."""
         self._settings = settings
         self._group = group
-        self._rebuild = rebuild
+        self._rebuild = rebuild  # ends the group and makes another
         self._last_saved: PolicyState | None = None  # None: as it was built
         self._last_saved_at = 0  # its version; after a restart the newest one
         self.version = 0

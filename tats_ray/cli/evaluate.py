@@ -31,7 +31,14 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     given = [text for text in rest if "=" not in text]
     if len(given) > 1:
         raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
-    _check_run(run)
+    if not (run / "config.yaml").is_file():
+        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
+    if "masking" in read_yaml(run / "config.yaml"):
+        raise RunDirectoryError(
+            f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
+            f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
+            f"(jobs/probe.py probe.checkpoint={run})"
+        )
     overrides = [text for text in rest if "=" in text]
     run = run.absolute()
     place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
@@ -48,15 +55,3 @@ def _evaluate(run: Path, rest: list[str]) -> int:
         )
     log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
     return 0
-
-
-def _check_run(run: Path) -> None:
-    """Raises: RunDirectoryError: it is not the directory of a fine-tuning run."""
-    if not (run / "config.yaml").is_file():
-        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
-    if "masking" in read_yaml(run / "config.yaml"):
-        raise RunDirectoryError(
-            f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
-            f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
-            f"(jobs/probe.py probe.checkpoint={run})"
-        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.controller.mlflow_link import record_synchronised, synchronise
+from tats_ray.controller.mlflow_link import synchronise
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labelled_clips import class_index
 from tats_ray.data.manifest import read_manifest
@@ -51,7 +51,7 @@ def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, 
             accuracy = evaluate_classifier(config, manifest, classes, weights)
     name, directory = Path(manifest).stem, RunDirectory(config)
     write_accuracy(run / "evaluation", name, accuracy)
-    record_synchronised(directory, False)
+    directory.update_identity(mlflow_synchronised=False)
     synchronise_evaluation(config, directory, name, state.step)
     return accuracy.metrics()
 

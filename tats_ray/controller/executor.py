@@ -88,11 +88,8 @@ class Executor(Protocol):
     def train(
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
-        """Submits the model's optimiser step. It may finish later.
-
-        Args:
-            snapshot: whether the state after this step is wanted.
-        """
+        """Submits the model's optimiser step, which may finish later; with `snapshot` the state
+        after it is wanted."""
         ...
 
     def completed(self) -> Completed:

@@ -24,13 +24,7 @@ from tats_ray.training.classifier import ClassifierTrainer, build_classifier, re
 
 
 class LabelledData(NamedTuple):
-    """Training and test set of a run.
-
-    Attributes:
-        manifest: the training manifest.
-        table: its rows.
-        test: the test manifest, or None.
-    """
+    """Training manifest of a run, its rows and their classes; and the test manifest, if any."""
 
     manifest: str
     table: pa.Table

@@ -54,7 +54,11 @@ class HeldOutInspection:
         measure = last or _due(step, tracking.enrichment_interval)
         inspector = Inspector(self._config, state)
         if draw:
-            self._draw(inspector, step, tracker)
+            shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
+            with writing(self._pictures):
+                files = save_pictures(shown, self._config.grid, self._pictures, step)
+            for file in files:
+                tracker.mlflow.log_file(file, "pictures")
         if not measure:
             return {}
         self._enrichment = found = inspector.enrichment(self._clips)
@@ -71,13 +75,6 @@ class HeldOutInspection:
             "static_enrichment": None if learned is None else learned.static,
             "motion_enrichment_random": None if chance is None else chance.moving,
         }
-
-    def _draw(self, inspector: Inspector, step: int, tracker: Tracker) -> None:
-        shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
-        with writing(self._pictures):
-            files = save_pictures(shown, self._config.grid, self._pictures, step)
-        for file in files:
-            tracker.mlflow.log_file(file, "pictures")
 
 
 def _due(step: int, interval: int | None) -> bool:

@@ -52,11 +52,7 @@ class ProbeData:
 
 def probe(config: ProbeConfig) -> dict[str, Any]:
     """Extracts what is not cached, fits and scores the classifiers; writes the report and returns
-    it, as `probe.json` has it.
-
-    Raises:
-        TatsRayError: a fault for the user, in one line.
-    """
+    it, as `probe.json` has it."""
     torch.set_num_threads(config.run.cluster.threads)
     checkpoint = newest_checkpoint(Path(config.probe.checkpoint).absolute())
     step = read_progress(checkpoint).step
@@ -172,7 +168,8 @@ def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeature
 
 
 def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
-    """Writes `<run>/probes/<name>`, shows the metrics and logs them."""
+    """Writes `<run>/probes/<name>`, shows the metrics and logs them to an MLflow run below that of
+    the pre-training."""
     folder = config.directory / "probes" / config.probe.name
     title = f"{config.run.run.name} after step {report['step']}"
     with writing(folder):
@@ -185,15 +182,10 @@ def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
             save_confusion(result, f"{title}, {method}", folder / f"confusion_{method}.png")
     log(f"{title}: {folder}")
     log_probe(report["results"])
-    if config.run.tracking.mlflow:
-        _track(config, report, folder)
-
-
-def _track(config: ProbeConfig, report: dict[str, Any], folder: Path) -> None:
-    """An MLflow run below that of the pre-training."""
-    resolved = config.resolved
+    if not config.run.tracking.mlflow:
+        return
     parent = read_json(config.directory / "run.json").get("mlflow_run_id")
-    tracked = MLflowRun(resolved.below(parent), None)
+    tracked = MLflowRun(config.resolved.below(parent))
     metrics = {
         f"{method}_{name}": value
         for method, result in report["results"].items()

@@ -11,7 +11,7 @@ from tats_ray.controller.executor import Executor, ExecutorLostError, StartingPo
 from tats_ray.controller.held_out_inspection import HeldOutInspection
 from tats_ray.controller.in_process import in_process
 from tats_ray.controller.loop import run_iterations
-from tats_ray.controller.mlflow_link import open_mlflow, record_synchronised
+from tats_ray.controller.mlflow_link import open_mlflow
 from tats_ray.controller.records import NonFiniteSteps, RunRecords
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
@@ -111,7 +111,7 @@ def _run_part(
             status = "KILLED"
             raise
         finally:
-            record_synchronised(directory, tracker.close(status))
+            directory.update_identity(mlflow_synchronised=tracker.close(status))
     # Known at the latest here, if ever.
     summary["mlflow_run_id"] = tracker.mlflow.run_id
     if status == "FINISHED":

@@ -87,7 +87,13 @@ def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: in
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         try:
-            _write_files(aside, state, progress)
+            for name, tensors in state.files().items():
+                save_file(tensors, aside / f"{name}.safetensors")
+            fields = {"format": FORMAT, **asdict(progress)}
+            for name, content in {**state.trainer.documents, "progress": fields}.items():
+                (aside / f"{name}.json").write_text(json.dumps(content, indent=2))
+            for file in aside.iterdir():
+                _flush(file)
             _put(aside, final)
             _flush(folder)
         finally:
@@ -96,17 +102,6 @@ def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: in
         with writing(old):
             shutil.rmtree(old)
     return final
-
-
-def _write_files(folder: Path, state: RunState, progress: Progress) -> None:
-    for name, tensors in state.files().items():
-        save_file(tensors, folder / f"{name}.safetensors")
-    for name, content in state.trainer.documents.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2))
-    text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
-    (folder / "progress.json").write_text(text)
-    for file in folder.iterdir():
-        _flush(file)
 
 
 def _put(aside: Path, final: Path) -> None:

@@ -47,13 +47,13 @@ def load_initial_weights(model: PretrainingModel, settings: ModelSettings, sourc
             _load_if_it_fits(part, _below(f"{name}.", others))
 
 
-def load_initial_policy(sampler: TrajectorySampler, source: str | None) -> None:
+def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
     """Starts a policy from that of a run or checkpoint, where it has one of the same shape.
 
     Raises:
         CheckpointError: names the file and the fault.
     """
-    if source is not None and Path(source).is_dir():
+    if Path(source).is_dir():
         with _naming(_FIELD):
             given = read_optional_tensors(newest_checkpoint(Path(source)), "sampler")
         _load_if_it_fits(sampler, given)

@@ -31,10 +31,7 @@ _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
 
 
 class MAETrainer:
-    """One rank's share of the autoencoder's training.
-
-    `step` counts finished steps. Metrics stay on the device until `reports` reads them.
-    """
+    """One rank's share of the autoencoder's training; `step` counts finished steps."""
 
     def __init__(self, config: Config, device: torch.device, wrap: Wrap = unwrapped) -> None:
         """Args: wrap: makes the model data-parallel; its gradient then equals that of the global
@@ -66,11 +63,8 @@ class MAETrainer:
         self._metrics = StepMetrics(train, self.optimizer, "autoencoder")
 
     def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
-        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step.
-
-        Args:
-            masks: what rollouts decided; None where there were none.
-        """
+        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step; `masks`
+        is None where there were no rollouts."""
         config = self.config
         if config.learns_in_step:  # its dropout: the same after a resume
             torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))

@@ -18,14 +18,9 @@ from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
 
 
 class PretrainingModel(nn.Module):
-    """The autoencoder `mae`, and what trains with it.
-
-    Attributes:
-        mae: what rollout workers score with and what is evaluated afterwards.
-        sampler: of a system that trains it in this step, or None.
-        motion_decoder: TrackMAE's second decoder, or None.
-        feature_decoder: decoder of a feature target, or None.
-    """
+    """The autoencoder `mae`, which rollout workers score with and which is evaluated afterwards;
+    with it trains what the run has beside it: a joint sampler, TrackMAE's second decoder, the
+    decoder of a feature target."""
 
     def __init__(self, config: Config, mae: MaskedAutoencoder, feature_width: int | None) -> None:
         super().__init__()
@@ -49,7 +44,7 @@ class PretrainingModel(nn.Module):
         motion: Tensor | None,
         features: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Loss terms of a batch, already weighted; their sum is the loss.
+        """Loss terms of a batch by name, weighted scalars in float32; their sum is the loss.
 
         Args:
             pixels: float32 [B, 3, T, S, S] in [0, 1].
@@ -58,9 +53,6 @@ class PretrainingModel(nn.Module):
             target_noise: float [B, N] that chooses the predicted subset; None predicts all.
             motion: float [B, T', 2 rows, 2 columns, 2] in pixels, for the motion target.
             features: float32 [B, N, d], the feature target.
-
-        Returns:
-            scalars by name, float32.
         """
         config, model = self.config, self.config.model
         patches = self.mae.patches(pixels)

@@ -131,15 +131,7 @@ class StepMetrics:
         self._unread.append(_Step(metrics, self._optimizer.own_fault, clips))
 
     def read(self, step: int, ranks: Ranks) -> list[StepReport]:
-        """Reports of the steps since the last call; all ranks call it after the same step.
-
-        Args:
-            step: finished steps.
-
-        Raises:
-            NonFiniteError: names the first step behind `train.skip_nonfinite` whose gradient was
-                not finite; the weights are as they were before it.
-        """
+        """As `Trainer.reports`, after `step` finished steps."""
         if not self._unread:
             return []
         unread, self._unread = self._unread, []
