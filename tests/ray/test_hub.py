@@ -68,7 +68,7 @@ def test_items_wait_until_they_are_pushed_and_stay_until_a_snapshot(hub):
     assert hub.item(1, 0.05) is None
     assert hub.item(2, 1).step == 2
     snapshot = hub.newest_snapshot()
-    assert (snapshot.version, ray.get(snapshot.ref).mae["w"].tolist()) == (2, [2, 2, 2])
+    assert (snapshot.version, ray.get(snapshot.ref).files["mae"]["w"].tolist()) == (2, [2, 2, 2])
 
 
 def test_the_end_is_said(hub):
