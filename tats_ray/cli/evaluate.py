@@ -31,27 +31,6 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     given = [text for text in rest if "=" not in text]
     if len(given) > 1:
         raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
-    _check_run(run)
-    overrides = [text for text in rest if "=" in text]
-    run = run.absolute()
-    place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
-    config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
-    use_threads(config.cluster.threads)
-    from tats_ray.controller.evaluate import evaluate_run
-    from tats_ray.controller.finetune import manifests
-    from tats_ray.tracking.console import log_summary
-
-    manifest = given[0] if given else manifests(config)[1]
-    if manifest is None:
-        raise ConfigError(
-            "the run has no data.test_manifest: pass a test manifest after the run directory"
-        )
-    log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
-    return 0
-
-
-def _check_run(run: Path) -> None:
-    """Raises: RunDirectoryError: it is not the directory of a fine-tuning run."""
     if not (run / "config.yaml").is_file():
         raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
     if "masking" in read_yaml(run / "config.yaml"):
@@ -60,3 +39,19 @@ def _check_run(run: Path) -> None:
             f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
             f"(jobs/probe.py probe.checkpoint={run})"
         )
+    overrides = [text for text in rest if "=" in text]
+    run = run.absolute()
+    place = [f"run.output_dir={run.parent}", f"run.name={run.name}"]  # it may have been moved
+    config = load_as(FinetuneConfig, run / "config.yaml", [*place, *overrides])
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.evaluate import evaluate_run
+    from tats_ray.controller.run import manifests
+    from tats_ray.tracking.console import log_summary
+
+    manifest = given[0] if given else manifests(config, config.data.test_manifest)[1]
+    if manifest is None:
+        raise ConfigError(
+            "the run has no data.test_manifest: pass a test manifest after the run directory"
+        )
+    log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0

@@ -105,7 +105,9 @@ def measure_step(config: Config, steps: int) -> StepCost:
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(WARM_UP_STEPS):
         bench.seconds()
-    memory = _peak_memory(device)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 2**20
     plain = MaskingSettings(system="random", ratio=config.masking.ratio)
     reference = Bench(config.model_copy(update={"masking": plain}), device)
     for _ in range(WARM_UP_STEPS):
@@ -176,9 +178,3 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    return torch.cuda.max_memory_allocated(device) / 2**20

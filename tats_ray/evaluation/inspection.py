@@ -17,7 +17,7 @@ from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
 from tats_ray.training.checkpoint import RunState
-from tats_ray.training.pretraining_model import MAEState, build_policy
+from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
 _BATCH = 16
@@ -44,8 +44,7 @@ class Inspector:
     def __init__(self, config: Config, state: RunState) -> None:
         self.config = config
         self.mae: MaskedAutoencoder = build_mae(config.model, config.grid, config.run.seed).eval()
-        assert isinstance(state.trainer, MAEState), "states of pre-training are inspected"
-        load_model_state(self.mae, state.trainer.mae)
+        load_model_state(self.mae, state.trainer.files["mae"])
         self.sampler = _sampler(config, state)
 
     @torch.no_grad()
@@ -112,7 +111,7 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
     joint = cast(LearnedSystem, config.masking_system).build_sampler(config.model.width).eval()
     weights = {
         name.removeprefix("sampler."): value
-        for name, value in cast(MAEState, state.trainer).auxiliary.items()
+        for name, value in state.trainer.files["auxiliary"].items()
         if name.startswith("sampler.")
     }
     load_model_state(joint, weights)

@@ -15,11 +15,8 @@ _INCHES = 1.1  # of one small image
 
 
 def save_pictures(inspection: Inspection, grid: TokenGrid, folder: Path, step: int) -> list[Path]:
-    """Draws every clip of an inspection; one column per time slice of tokens.
-
-    Returns:
-        The files, `step_<n>_clip_<i>.png`.
-    """
+    """Draws every clip of an inspection, one column per time slice of tokens; returns the files,
+    `step_<n>_clip_<i>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for clip in range(len(inspection.pixels)):
@@ -34,7 +31,8 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
     frames = _slices(inspection.pixels[clip], grid)
     mask = torch.zeros(grid.tokens)
     mask[inspection.visible[clip]] = 1.0
-    shown = _spread(mask, grid, frames.shape[1])[..., None]
+    size = frames.shape[1]
+    shown = _maps(mask, grid).repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)
     rows = [("frames", frames, "")]
     if inspection.log_probs is not None:
         # 1.0 is the probability of a uniform policy.
@@ -42,7 +40,7 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
         rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
     if inspection.speed is not None:
         rows.append(("motion\n(pixels)", _maps(inspection.speed[clip], grid), "magma"))
-    rows.append(("visible", frames * shown + 0.5 * (1 - shown), ""))
+    rows.append(("visible", frames * shown[..., None] + 0.5 * (1 - shown[..., None]), ""))
     if inspection.reconstruction is not None:
         rows.append(("reconstruction", _slices(inspection.reconstruction[clip], grid), ""))
     if inspection.error is not None:
@@ -51,12 +49,10 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
 
 
 def _draw(rows: list[tuple[str, np.ndarray, str]], file: Path, step: int) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = len(rows[0][1])
     figure = Figure(figsize=(_INCHES * (columns + 1.4), _INCHES * (len(rows) + 0.4)))
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, images, colours) in zip(axes, rows, strict=True):
         top = float(images.max())
@@ -82,9 +78,3 @@ def _slices(pixels: Tensor, grid: TokenGrid) -> np.ndarray:
 def _maps(values: Tensor, grid: TokenGrid) -> np.ndarray:
     """[N] -> [time, rows, columns]."""
     return values.view(grid.time, grid.rows, grid.columns).numpy()
-
-
-def _spread(values: Tensor, grid: TokenGrid, size: int) -> np.ndarray:
-    """Token values over their pixels, [N] -> [time, S, S]."""
-    maps = _maps(values, grid)
-    return maps.repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)

@@ -31,14 +31,12 @@ def log_probe(results: dict[str, dict[str, Any]]) -> None:
 
 def save_confusion(result: dict[str, Any], title: str, file: Path) -> None:
     """Shares of each true class (row) that were taken for each class (column)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts, names = np.array(result["confusion"]), list(result["classes"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.35 * min(len(names), _LABELLED_CLASSES)
     figure = Figure(figsize=(side, side))
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     shown = axis.imshow(shares, cmap="viridis", vmin=0.0, vmax=1.0)
     if len(names) <= _LABELLED_CLASSES:

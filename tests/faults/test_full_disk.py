@@ -34,7 +34,7 @@ from tats_ray.training.checkpoint import (
     read_state,
     write_checkpoint,
 )
-from tats_ray.training.pretraining_model import MAEState
+from tats_ray.training.trainer import TrainerState
 from tests.conftest import tiny_config
 
 VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
@@ -43,7 +43,9 @@ VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint
 def _state(step):
     rng = np.random.default_rng(step)
     weights = {"w": rng.random((100, 100))}
-    return RunState(MAEState(step, weights, {}, {"w/step": np.ones(())}), None)
+    return RunState(
+        TrainerState(step, {"mae": weights, "mae_optimizer": {"w/step": np.ones(())}}), None
+    )
 
 
 def _checkpoint(folder, step=1):

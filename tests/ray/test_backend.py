@@ -42,8 +42,8 @@ def _serial(config, synthetic, steps=STEPS, **kwargs):
 
 def _assert_same(one, two, tolerance=0.0):
     """Weights; policies through what they say where rounding differs."""
-    for name, value in one.trainer.mae.items():
-        assert np.allclose(value, two.trainer.mae[name], rtol=0, atol=tolerance), name
+    for name, value in one.trainer.files["mae"].items():
+        assert np.allclose(value, two.trainer.files["mae"][name], rtol=0, atol=tolerance), name
     if tolerance == 0.0 and one.policy is not None:
         for name, value in one.policy.sampler.items():
             assert np.array_equal(value, two.policy.sampler[name]), name
@@ -97,7 +97,7 @@ def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
     for step, metrics in wanted_reports.items():
         assert reports[step]["loss"] == pytest.approx(metrics["loss"], abs=1e-6)
     for name in ("mae", "auxiliary"):
-        got, wanted = (getattr(found[3].trainer, name) for found in (states, wanted_states))
+        got, wanted = (found[3].trainer.files.get(name, {}) for found in (states, wanted_states))
         assert got.keys() == wanted.keys()
         assert all(np.array_equal(value, got[key]) for key, value in wanted.items()), name
 

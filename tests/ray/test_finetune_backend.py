@@ -52,8 +52,10 @@ def test_ray_equals_serial_and_continues_from_its_state(
     assert list(got_reports) == list(reports)[1:]
     for step, metrics in got_reports.items():
         assert metrics["loss"] == pytest.approx(reports[step]["loss"], abs=1e-6)
-    for name, value in wanted[STEPS].trainer.weights.items():
-        assert np.allclose(value, got[STEPS].trainer.weights[name], rtol=0, atol=tolerance), name
+    for name, value in wanted[STEPS].trainer.files["classifier"].items():
+        assert np.allclose(
+            value, got[STEPS].trainer.files["classifier"][name], rtol=0, atol=tolerance
+        ), name
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -130,7 +130,8 @@ def test_a_right_classifier_is_right_and_a_broken_video_is_missing(brightness, t
     assert path == str(brightness.parent / "4.mp4")
     assert reason
     assert found.metrics()["test_videos_missing"] == 1
-    file, picture = write_accuracy(tmp_path, "test", found)
+    write_accuracy(tmp_path, "test", found)
+    file, picture = tmp_path / "test.json", tmp_path / "test.png"
     assert '"missing": [{"path": ' in file.read_text()
     assert picture.stat().st_size > 1000
 
