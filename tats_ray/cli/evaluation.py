@@ -1,13 +1,18 @@
-"""Command line of jobs/evaluate.py: `RUN [MANIFEST] section.key=value ...`."""
+"""Command lines of jobs/evaluate.py (`RUN [MANIFEST] section.key=value ...`), jobs/probe.py and
+jobs/compare.py (`--config FILE section.key=value ... [--dry-run]`)."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from tats_ray.cli.command_line import run_guarded, use_threads
+from tats_ray.cli.command_line import job_parser, run_guarded, use_threads
+from tats_ray.config import dump_config
+from tats_ray.config.compare import CompareConfig
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as, read_yaml
+from tats_ray.config.probe import load_probe_config
 from tats_ray.errors import ConfigError, RunDirectoryError
 
 
@@ -54,4 +59,50 @@ def _evaluate(run: Path, rest: list[str]) -> int:
             "the run has no data.test_manifest: pass a test manifest after the run directory"
         )
     log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0
+
+
+def probe_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/probe.py; returns the exit code."""
+    parser = job_parser(
+        "Evaluate the frozen features of a pre-training run.",
+        "Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _probe(given))
+
+
+def _probe(given: argparse.Namespace) -> int:
+    config = load_probe_config(given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config.resolved))
+        return 0
+    use_threads(config.run.cluster.threads)
+    from tats_ray.controller.probe import probe
+
+    probe(config)
+    return 0
+
+
+def compare_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/compare.py; returns the exit code."""
+    parser = job_parser(
+        "Compare masking systems: pre-train and evaluate each at every mask ratio.",
+        "Running the same command again continues an unfinished comparison.",
+        needs_file=True,
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _compare(given))
+
+
+def _compare(given: argparse.Namespace) -> int:
+    config = load_as(CompareConfig, given.config, given.overrides)
+    if given.dry_run:
+        sys.stdout.write(dump_config(config))
+        sys.stdout.write(f"# {len(config.trials())} trials\n")
+        return 0
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.compare import compare
+
+    compare(config)
     return 0
