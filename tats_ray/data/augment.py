@@ -82,8 +82,8 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     (aliasing). There a triangle as wide as two output pixels weighs the map's pixels, as PIL's
     `resize(box=...)` and PyTorch's `interpolate(antialias=True)` do.
 
-    Any per-pixel maps of the stored frame float [B, C, H, W], and boxes float [B, 5] from
-    `crop_boxes` -> float [B, C, size, size].
+    Takes any per-pixel maps of the stored frame, float [B, C, H, W], and boxes of `crop_boxes`,
+    float [B, 5]; gives float [B, C, size, size].
     """
     sampled = _sample(maps, boxes, size)
     height, width = maps.shape[2:]
@@ -152,8 +152,8 @@ def _read(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def augment_clips(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crops, resizes and flips clips by boxes float [B, 5] from `crop_boxes`: uint8
-    [B, T, H, W, 3] -> float32 [B, 3, T, size, size] in [0, 1]."""
+    """Crops, resizes and flips uint8 [B, T, H, W, 3] by boxes of `crop_boxes`, float [B, 5]; gives
+    float32 [B, 3, T, size, size] in [0, 1]."""
     batch, frames, height, width, channels = clips.shape
     maps = clips.permute(0, 4, 1, 2, 3).reshape(batch, channels * frames, height, width)
     pixels = crop_resize(maps.float() / 255.0, boxes, size)
