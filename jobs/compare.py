@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.compare import compare_main
+from tats_ray.cli.evaluation import compare_main
 
 if __name__ == "__main__":
     sys.exit(compare_main())

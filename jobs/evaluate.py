@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.evaluate import evaluate_main
+from tats_ray.cli.evaluation import evaluate_main
 
 if __name__ == "__main__":
     sys.exit(evaluate_main())

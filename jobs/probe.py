@@ -2,7 +2,7 @@
 
 import sys
 
-from tats_ray.cli.probe import probe_main
+from tats_ray.cli.evaluation import probe_main
 
 if __name__ == "__main__":
     sys.exit(probe_main())

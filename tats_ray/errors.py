@@ -31,16 +31,18 @@ class TatsRayError(Exception):
         super().__init__(one_line(message))  # whatever a file name or a value holds
 
 
-class ConfigError(TatsRayError):
+class SetupError(TatsRayError):
+    """The command cannot begin with what it was given."""
+
+    exit_code = 2
+
+
+class ConfigError(SetupError):
     """A setting is unknown, of the wrong type, or does not fit the others."""
 
-    exit_code = 2
 
-
-class ManifestError(TatsRayError):
+class ManifestError(SetupError):
     """A manifest or list file cannot be read; names the file and, where there is one, the line."""
-
-    exit_code = 2
 
 
 class VideoDecodeError(TatsRayError):
@@ -65,16 +67,12 @@ class TooManyBrokenVideosError(TatsRayError):
         self.reasons = dict(reasons or {})  # path -> reason of every broken video
 
 
-class ResourceError(TatsRayError):
+class ResourceError(SetupError):
     """The cluster has fewer CPUs or GPUs than the configured parts need."""
 
-    exit_code = 2
 
-
-class RunDirectoryError(TatsRayError):
+class RunDirectoryError(SetupError):
     """The run directory holds something that this command must not continue or overwrite."""
-
-    exit_code = 2
 
 
 class StorageError(TatsRayError):
@@ -89,16 +87,12 @@ class FeatureCacheError(TatsRayError):
     """Cached features of this encoder and these videos are damaged."""
 
 
-class LeakError(TatsRayError):
+class LeakError(SetupError):
     """A video or a group of videos is both trained on and tested on."""
 
-    exit_code = 2
 
-
-class FeatureEncoderError(TatsRayError):
+class FeatureEncoderError(SetupError):
     """The image encoder of `model.feature_target` or its weights cannot be had."""
-
-    exit_code = 2
 
 
 class NonFiniteError(TatsRayError):

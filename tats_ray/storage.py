@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tats_ray.errors import StorageError
 
@@ -74,16 +74,13 @@ def making_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: as `writing`, and where `path` holds files already; nothing is left behind.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as hidden:
+            aside = Path(hidden, path.name)
             aside.mkdir()
             yield aside
             aside.rename(path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

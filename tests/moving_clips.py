@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tats_ray.data.motion.prior import MotionRequest, clip_motion
+from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.data.synthetic.scene import random_texture
 
 HEIGHT, WIDTH = 128, 192
@@ -83,4 +83,4 @@ def motion_of(
     request = MotionRequest(source, form, grid, tubelet, cache)
     request = MotionRequest(**json.loads(json.dumps(asdict(request))))
     indices = np.array(indices, np.int64)
-    return clip_motion(request, path, clip[indices], indices)
+    return clips_motion(request, path, clip[indices][None], indices[None])[0]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
-from tats_ray.data.sampling import ClipOrder
+from tats_ray.data.sampling import manifest_rows
 from tats_ray.data.video_writer import write_h264
 
 DIVIDE = ["model.target.epsilon=0.0", "data.augment.crop=full"]
@@ -43,7 +43,7 @@ def flat_video(synthetic, folder: Path) -> FlatVideo:
     rows.append(ManifestRow(str(path), rows[0].label, 12, 16.0, 32, 32))
     manifest = folder / "with_flat.parquet"
     write_manifest(manifest, rows)
-    order = ClipOrder(len(rows), 0, 1).rows(0, len(rows))
+    order = manifest_rows(np.arange(len(rows)), len(rows), 0)
     return FlatVideo(str(path), manifest, order.tolist().index(len(rows) - 1))
 
 

@@ -69,7 +69,7 @@ class Resources:
 
 
 def connect(config: JobConfig) -> None:
-    """Starts a local cluster or joins the configured one.
+    """Starts a local cluster or joins the configured one, unless this process already has one.
 
     Raises:
         ResourceError: no cluster answers at `cluster.address`, none can be started here, or
@@ -156,12 +156,6 @@ def _start_error(cluster: ClusterSettings, error: Exception) -> ResourceError:
     )
 
 
-def ensure_connected(config: JobConfig) -> None:
-    """Connects unless this process already is; Ray must not be imported before its settings."""
-    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-        connect(config)
-
-
 @contextlib.contextmanager
 def native_stderr_to(path: Path) -> Iterator[None]:
     """Sends what native code writes to stderr into a file for a while.
@@ -190,11 +184,8 @@ def cluster_resources() -> tuple[float, float]:
 
 
 def warn_of_small_store(config: JobConfig, build: Callable[[], nn.Module]) -> None:
-    """Warns where the cluster's object store may be too small for what the run holds in it.
-
-    Args:
-        build: the model that is trained.
-    """
+    """Warns where the cluster's object store may be too small for what the run of this model holds
+    in it."""
     import ray
     import torch
 
@@ -223,9 +214,6 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
 
     Over-subscription does not fail in Ray: an actor waits for a CPU that another waits for, for
     ever and without a word.
-
-    Args:
-        cpus, gpus: what the cluster has.
 
     Raises:
         ResourceError: with what is needed by whom, and what there is.
@@ -257,12 +245,18 @@ def preflight(config: JobConfig, cpus: float, gpus: float) -> Resources:
 
 
 def _check_cpus(config: JobConfig, cpus: float) -> None:
-    needed = resident_cpus(config) + config.cluster.decode_cpus
-    if needed > cpus + 1e-6:
-        raise ResourceError(
-            f"the cluster has {cpus:g} CPUs, this run needs {needed:g}: {_need(config)}; lower "
-            "cluster.*_cpus, rl.rollout_workers or train.workers"
-        )
+    cluster, needed = config.cluster, resident_cpus(config) + config.cluster.decode_cpus
+    if needed <= cpus + 1e-6:
+        return
+    parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
+    if config.rollout_workers:
+        parts.append(f"{config.rollout_workers} rollout workers x {cluster.rollout_worker_cpus:g}")
+        parts.append(f"{config.remote_learners} PPO learners x {cluster.learner_cpus:g}")
+    parts.append(f"1 decode task x {cluster.decode_cpus:g}")
+    raise ResourceError(
+        f"the cluster has {cpus:g} CPUs, this run needs {needed:g}: {' + '.join(parts)}; lower "
+        "cluster.*_cpus, rl.rollout_workers or train.workers"
+    )
 
 
 def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
@@ -276,13 +270,3 @@ def _gpu_shares(config: JobConfig, gpus: float) -> tuple[float, float]:
         return float(gpus > 0), float(gpus > 0)
     left = 100 - round(100 * _SHARED_TRAIN_GPU)
     return _SHARED_TRAIN_GPU, left // math.ceil(others / gpus) / 100
-
-
-def _need(config: JobConfig) -> str:
-    cluster = config.cluster
-    parts = [f"{config.train.workers} Train workers x {cluster.train_worker_cpus:g}"]
-    if config.rollout_workers:
-        parts.append(f"{config.rollout_workers} rollout workers x {cluster.rollout_worker_cpus:g}")
-        parts.append(f"{config.remote_learners} PPO learners x {cluster.learner_cpus:g}")
-    parts.append(f"1 decode task x {cluster.decode_cpus:g}")
-    return " + ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
@@ -41,6 +40,11 @@ class RayClipStream:
         decode_cpus: float,
         wait_seconds: float,
     ) -> None:
+        """
+        Args:
+            decode_cpus: CPUs of one decode task.
+            wait_seconds: time limit of the wait for a block.
+        """
         self._plan = plan
         self._plan_ref = ray.put(plan)
         self._book = book
@@ -122,28 +126,6 @@ class RayClipStream:
         )
         dataset.context.execution_options.preserve_order = True
         return block_references(dataset)
-
-
-@contextlib.contextmanager
-def decode_stream(
-    plan: BlockPlan,
-    cursor: Cursor,
-    book: QuarantineBook,
-    *,
-    decode_cpus: float,
-    wait_seconds: float,
-) -> Iterator[RayClipStream]:
-    """A stream from a place on; it stops decoding ahead with the block.
-
-    Args:
-        decode_cpus: CPUs of one decode task.
-        wait_seconds: time limit of the wait for a block.
-    """
-    stream = RayClipStream(plan, cursor, book, decode_cpus=decode_cpus, wait_seconds=wait_seconds)
-    try:
-        yield stream
-    finally:
-        stream.close()
 
 
 def read_remote(batch: ClipBatch) -> Clips:

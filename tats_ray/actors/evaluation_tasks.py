@@ -30,8 +30,7 @@ from tats_ray.evaluation.multi_view import (
     TestVideo,
     VideoScore,
     VideoScorer,
-    ViewPlan,
-    build_view_plan,
+    decode_views,
 )
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
@@ -150,7 +149,7 @@ def score_videos_on_ray(
 ) -> list[VideoScore]:
     """Scores by `train.workers` actors, in the order of the manifest."""
     quiet_ray_data()
-    decode = functools.partial(_decode, plan=build_view_plan(config))
+    decode = functools.partial(_decode, config=config)
     items = [{"number": v.number, "path": v.path, "aspect": v.aspect} for v in videos]
     tasks = -(-len(items) // _VIDEOS_PER_TASK)
     dataset = (
@@ -174,14 +173,14 @@ def score_videos_on_ray(
     return sorted(found, key=lambda score: score.number)
 
 
-def _decode(batch: dict[str, np.ndarray], plan: ViewPlan) -> dict[str, Any]:
+def _decode(batch: dict[str, np.ndarray], config: FinetuneConfig) -> dict[str, Any]:
     """Videos' views; a broken video keeps its row, empty and with the reason."""
-    data, decoder = plan.data, process_decoder()
-    shape = (plan.clips, data.frames, data.stored_height, data.stored_width, 3)
+    data, decoder = config.data, process_decoder()
+    shape = (config.views.temporal, data.frames, data.stored_height, data.stored_width, 3)
     frames, reasons = [], []
     for path in batch["path"]:
         try:
-            frames.append(plan.decode(str(path), decoder))
+            frames.append(decode_views(config, str(path), decoder))
             reasons.append("")
         except VideoDecodeError as error:
             frames.append(np.zeros(shape, dtype=np.uint8))

@@ -22,20 +22,17 @@ _LEAVE_SECONDS = 5.0
 
 @dataclass
 class FileRendezvousConfig(TorchConfig):
-    """Ray Train's settings for workers that are all on this machine."""
+    """Settings for Ray Train's workers or RLlib's learners, all of them on this machine.
+
+    Attributes:
+        share_gpus: each process sees the GPUs of all; RLlib's learners see their own only.
+    """
+
+    share_gpus: bool = True
 
     @property
     def backend_cls(self) -> type:
-        return _FileRendezvous
-
-
-@dataclass
-class LearnerRendezvousConfig(TorchConfig):
-    """The same for RLlib's learners."""
-
-    @property
-    def backend_cls(self) -> type:
-        return _LearnerRendezvous
+        return _FileRendezvous if self.share_gpus else _LearnerRendezvous
 
 
 class _FileRendezvous(Backend):
@@ -69,8 +66,6 @@ class _FileRendezvous(Backend):
 
 
 class _LearnerRendezvous(_FileRendezvous):
-    """Each of RLlib's learners sees its own GPU only."""
-
     share_cuda_visible_devices = False
 
 

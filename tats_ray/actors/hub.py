@@ -67,8 +67,6 @@ class Hub:
         self._events = TrainerEvents()
         self._quarantine = Quarantine(quarantined)
 
-    # Weights ---------------------------------------------------------------------------------
-
     async def publish(self, version: int, state: State, reports: list[StepReport]) -> None:
         """Takes weights and reports; what a replay repeats is ignored, so versions only grow."""
         async with self._changed:
@@ -79,14 +77,12 @@ class Hub:
 
     async def weights(self, at_least: int, seconds: float) -> VersionedWeights | None:
         """The newest weights, once they are of version `at_least` or newer."""
-        await self._wait(
-            lambda: self._failed() or (self._weights and self._weights.version >= at_least),
-            seconds,
-        )
-        fresh = self._weights is not None and self._weights.version >= at_least
-        return self._weights if fresh else None
 
-    # Work items ------------------------------------------------------------------------------
+        def fresh() -> bool:
+            return self._weights is not None and self._weights.version >= at_least
+
+        await self._wait(lambda: self._events.failure or fresh(), seconds)
+        return self._weights if fresh() else None
 
     async def push(self, item: WorkItem) -> None:
         async with self._changed:
@@ -106,8 +102,6 @@ class Hub:
         async with self._changed:
             self._end = step
             self._changed.notify_all()
-
-    # Snapshots -------------------------------------------------------------------------------
 
     async def store_snapshot(
         self, state: TrainerState, wanted: bool, reports: list[StepReport]
@@ -129,8 +123,6 @@ class Hub:
     async def newest_snapshot(self) -> VersionedWeights | None:
         return self._snapshot
 
-    # Events ----------------------------------------------------------------------------------
-
     async def fail(self, error: TatsRayError) -> None:
         """A Train worker met a fault that a restart would only meet again."""
         async with self._changed:
@@ -139,11 +131,9 @@ class Hub:
 
     async def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
         """Events since the last call; waits until step `reports_until` has been reported."""
-        await self._wait(lambda: self._failed() or self._reported >= reports_until, seconds)
+        await self._wait(lambda: self._events.failure or self._reported >= reports_until, seconds)
         events, self._events = self._events, TrainerEvents()
         return events
-
-    # Broken videos ---------------------------------------------------------------------------
 
     async def quarantine(self, failures: list[tuple[str, str]]) -> None:
         self._quarantine.add([VideoDecodeError(path, reason) for path, reason in failures])
@@ -160,15 +150,15 @@ class Hub:
     def _at_end(self, step: int) -> bool:
         return self._end is not None and step >= self._end
 
-    def _failed(self) -> bool:
-        return self._events.failure is not None
-
     async def _wait(self, ready: Callable[[], Any], seconds: float) -> None:
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(ready), seconds)
             except TimeoutError:
                 return
+
+
+_ANSWER_SECONDS = 2.0
 
 
 class HubClient:
@@ -190,7 +180,6 @@ class HubClient:
         return ray.get(self._actor.item.remote(step, seconds))
 
     def end(self, step: int, seconds: float | None = None) -> None:
-        """Args: seconds: time limit of the call."""
         ray.get(self._actor.end.remote(step), timeout=seconds)
 
     def store_snapshot(self, state: TrainerState, wanted: bool, reports: list[StepReport]) -> None:
@@ -228,9 +217,6 @@ class HubClient:
         ray.kill(self._actor)
 
 
-_ANSWER_SECONDS = 2.0
-
-
 def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
     """Starts the hub under a name that Train workers find it by; it reserves no CPU.
 
@@ -242,8 +228,3 @@ def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
         name=name, num_cpus=0, max_concurrency=64, scheduling_strategy=here
     )
     return HubClient(actor.remote(quarantined))
-
-
-def find_hub(name: str) -> HubClient:
-    """The hub of this name, from any process of the cluster."""
-    return HubClient(ray.get_actor(name))

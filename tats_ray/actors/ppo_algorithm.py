@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +28,10 @@ from tats_ray.actors.rollout_worker import MaskingEnvRunner
 from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.rl.gym_environment import action_space, observation_space
-from tats_ray.rl.learner import PolicyState, VersionedWeights
+from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.update import UpdateSummary
-
-
-@dataclass(frozen=True)
-class CollectedRollouts:
-    """Rollouts of one batch, with what belongs to their record.
-
-    Attributes:
-        failures: of rollout workers; what they left was asked of others.
-    """
-
-    rollout: Rollout
-    metrics: dict[str, float]
-    failures: list[str]
+from tats_ray.tracking.console import log
 
 
 class MaskingPPO(PPO):
@@ -58,19 +45,23 @@ class MaskingPPO(PPO):
     def setup(self, config: Any) -> None:
         super().setup(config)
         self._collector = RolloutCollector(self.settings, actor_manager(self.env_runner_group))
-        self._learners = PPOLearners(self.settings, self.learner_group, self._rebuild_learners)
+        self.learners = PPOLearners(self.settings, self.learner_group, self._rebuild_learners)
 
-    def roll_out(self, step: int, batch: ClipBatch, mae: VersionedWeights) -> CollectedRollouts:
-        """Draws and scores token sets of all clips; errors as `RolloutCollector.collect`."""
+    def roll_out(
+        self, step: int, batch: ClipBatch, mae: VersionedWeights
+    ) -> tuple[Rollout, dict[str, float]]:
+        """Draws and scores token sets of all clips, with the metrics of that; errors as
+        `RolloutCollector.collect`."""
         started = time.monotonic()
         rollout = self._collector.collect(step, batch, self.policy, mae)
-        metrics = rollout.error_metrics() | {
+        for failure in self._collector.failures:
+            log(f"step {step + 1}: {failure}; its clips went to other workers")
+        return rollout, rollout.error_metrics() | {
             "rollout/staleness": float(step - rollout.mae_version),
             "rollout/seconds": time.monotonic() - started,
             "rollout/workers": float(self.env_runner_group.num_healthy_remote_workers()),
             "rollout/failures": float(len(self._collector.failures)),
         }
-        return CollectedRollouts(rollout, metrics, list(self._collector.failures))
 
     def update(self, request: UpdateRequest) -> UpdateSummary:
         """Updates the sampler on rollouts, and looks after lost rollout workers.
@@ -87,9 +78,9 @@ class MaskingPPO(PPO):
     def training_step(self) -> None:
         assert self._request is not None, "use update"
         started = time.monotonic()
-        summary = self._learners.update(self._request)
+        summary = self.learners.update(self._request)
         seconds = {"ppo/seconds": time.monotonic() - started}
-        metrics = summary.metrics | seconds | self._learners.metrics()
+        metrics = summary.metrics | seconds | self.learners.metrics()
         self._summary = UpdateSummary(metrics, summary.skipped)
 
     @functools.cached_property
@@ -100,19 +91,10 @@ class MaskingPPO(PPO):
     @property
     def policy(self) -> VersionedWeights:
         """The newest sampler, put into the object store once per version."""
-        version = self._learners.version
+        version = self.learners.version
         if self._policy is None or self._policy.version != version:
-            self._policy = VersionedWeights(version, ray.put(self._learners.weights()))
+            self._policy = VersionedWeights(version, ray.put(self.learners.weights()))
         return self._policy
-
-    def policy_state(self) -> PolicyState:
-        """Sampler and optimiser for a checkpoint."""
-        return self._learners.state()
-
-    def load_policy_state(self, state: PolicyState) -> None:
-        """Continues from a checkpoint."""
-        self._learners.load(state)
-        self._policy = None
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Restarted workers need no state: every request brings the versions it wants."""
@@ -129,13 +111,13 @@ class MaskingPPO(PPO):
 
 
 @contextlib.contextmanager
-def ppo_algorithm(settings: Config, resources: Resources, log: Path) -> Iterator[MaskingPPO]:
+def ppo_algorithm(settings: Config, resources: Resources, errors: Path) -> Iterator[MaskingPPO]:
     """Rollout workers, learners and the Algorithm over them; ended with the block.
 
     Args:
-        log: file for what native code writes to stderr meanwhile.
+        errors: file for what native code writes to stderr meanwhile.
     """
-    with _meeting(settings), native_stderr_to(log):
+    with _meeting(settings), native_stderr_to(errors):
         algorithm = _algorithm_config(settings, resources).build_algo()
     try:
         yield algorithm

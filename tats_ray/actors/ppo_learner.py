@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -29,6 +29,8 @@ from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.update import UpdateSummary
 from tats_ray.training.policy import build_first_policy, build_learner
+
+T = TypeVar("T")
 
 _EMBEDDING_PREFIX = "patch_embedding."
 
@@ -68,20 +70,20 @@ class MaskingPPOLearner(TorchLearner):
         values = settings.model.tubelet * settings.model.patch**2
         self._embedding = PatchEmbedding(values, settings.model.width).to(self.device)
         self._embedding_version = -1
-        self._learner.optimizer.watch(self.module[DEFAULT_MODULE_ID])
+        self.policy.optimizer.watch(self.module[DEFAULT_MODULE_ID])
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         self._settings = config_from_dict(config.env_config["config"])
-        self._learner = build_learner(self._settings, self.module[module_id].unwrapped().sampler)
+        self.policy = build_learner(self._settings, self.module[module_id].unwrapped().sampler)
         self.register_optimizer(
             module_id=module_id,
-            optimizer=self._learner.adamw,
-            params=list(self._learner.sampler.parameters()),
+            optimizer=self.policy.adamw,
+            params=list(self.policy.sampler.parameters()),
             lr_or_lr_schedule=self._settings.rl.lr,
         )
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
-        """Asked for by RLlib's own loop over minibatches, in whose place `ppo_update` stands."""
+        """Of RLlib's own loop over minibatches, in whose place `ppo_update` stands."""
         raise AssertionError("updates go through update_policy")
 
     def update_policy(self, request: UpdateRequest) -> UpdateSummary:
@@ -90,7 +92,7 @@ class MaskingPPOLearner(TorchLearner):
         share = len(request.rollout) // ranks.size
         start = ranks.rank * share
         self._load_embedding(request.mae)
-        return self._learner.update(
+        return self.policy.update(
             request.rollout.rows(start, start + share),
             read_remote(request.batch.rows(start, start + share)),
             request.step,
@@ -98,18 +100,6 @@ class MaskingPPOLearner(TorchLearner):
             policy=self._forward,
             ranks=ranks,
         )
-
-    def policy_weights(self) -> State:
-        """Copy of the weights."""
-        return model_state(self._learner.sampler)
-
-    def policy_state(self, version: int) -> PolicyState:
-        """Copy of weights and optimiser."""
-        return self._learner.state(version)
-
-    def load_policy_state(self, state: PolicyState) -> None:
-        """Continues from a checkpoint."""
-        self._learner.load(state)
 
     def _forward(self, tokens: Tensor) -> PolicyOutput:
         module = self.module[DEFAULT_MODULE_ID]
@@ -141,14 +131,11 @@ class PPOLearners:
     def __init__(
         self, settings: Config, group: LearnerGroup, rebuild: Callable[[], LearnerGroup]
     ) -> None:
-        """Args: rebuild: ends the group and makes another."""
         self._settings = settings
         self._group = group
-        self._rebuild = rebuild
+        self._rebuild = rebuild  # ends the group and makes another
         self._last_saved: PolicyState | None = None  # None: as it was built
-        self._last_saved_at = (
-            0  # the version that it is the state of; after a restart the newest one
-        )
+        self._last_saved_at = 0  # its version; after a restart the newest one
         self.version = 0
         self.restarts = 0
         self.lost_updates = 0
@@ -160,7 +147,7 @@ class PPOLearners:
             NonFiniteError: PPO diverged.
             ComponentFailedError: learners were lost more than `train.max_failures` times.
         """
-        summary = self._call(MaskingPPOLearner.update_policy, request=request)
+        summary = self._call(lambda learner: learner.update_policy(request))
         self.version += 1
         interval = self._settings.train.snapshot_interval
         if self._settings.rl.learners and self.version % interval == 0:
@@ -169,19 +156,20 @@ class PPOLearners:
 
     def weights(self) -> State:
         """The newest sampler."""
-        return self._call(MaskingPPOLearner.policy_weights)
+        return self._call(lambda learner: model_state(learner.policy.sampler))
 
     def state(self) -> PolicyState:
         """Sampler and optimiser, which a restart would continue from."""
-        self._last_saved = self._call(MaskingPPOLearner.policy_state, version=self.version)
-        self._last_saved_at = self.version
+        version = self.version
+        self._last_saved = self._call(lambda learner: learner.policy.state(version))
+        self._last_saved_at = version
         return self._last_saved
 
     def load(self, state: PolicyState) -> None:
         """Continues from a checkpoint."""
         self.version = self._last_saved_at = state.version
         self._last_saved = state
-        self._call(MaskingPPOLearner.load_policy_state, state=state)
+        self._call(lambda learner: learner.policy.load(state))
 
     def metrics(self) -> dict[str, float]:
         """What was lost so far; nothing where the learner lives in the driver."""
@@ -189,10 +177,10 @@ class PPOLearners:
             return {}
         return {"ppo/restarts": float(self.restarts), "ppo/lost_updates": float(self.lost_updates)}
 
-    def _call(self, call: Any, **kwargs: Any) -> Any:
+    def _call(self, call: Callable[[MaskingPPOLearner], T]) -> T:
         """The first learner's answer; the first error that is not of a lost learner is raised."""
         while True:
-            results = self._group.foreach_learner(call, **kwargs)
+            results = self._group.foreach_learner(call)
             answers = [result.get() for result in results]
             lost = [answer for answer in answers if isinstance(answer, RayActorError)]
             if answers and not lost:
@@ -214,5 +202,5 @@ class PPOLearners:
         self.lost_updates += self.version - self._last_saved_at
         self._last_saved_at = self.version
         self._group = self._rebuild()
-        if self._last_saved is not None:
-            self._call(MaskingPPOLearner.load_policy_state, state=self._last_saved)
+        if (state := self._last_saved) is not None:
+            self._call(lambda learner: learner.policy.load(state))

@@ -10,7 +10,7 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-from tats_ray.actors.file_rendezvous import LearnerRendezvousConfig
+from tats_ray.actors.file_rendezvous import FileRendezvousConfig
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def learners_meet_in_a_file() -> Iterator[None]:
     RLlib has no setting for how its learners meet: it asks a function of its module.
     """
     published = learner_group._get_backend_config
-    learner_group._get_backend_config = lambda learner_class: LearnerRendezvousConfig()
+    learner_group._get_backend_config = lambda learner_class: FileRendezvousConfig(share_gpus=False)
     try:
         yield
     finally:
@@ -34,5 +34,4 @@ def actor_manager(group: EnvRunnerGroup) -> FaultTolerantActorManager:
 
 def learner_rank(learner: Learner) -> int:
     """The learner's place among all; RLlib tells it to the learner and to nobody else."""
-    rank: int = learner._learner_index
-    return rank
+    return learner._learner_index

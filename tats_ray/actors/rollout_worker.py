@@ -16,7 +16,6 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.utils.checkpoints import Checkpointable
 
 from tats_ray.actors.decode_stream import read_remote
 from tats_ray.config import config_from_dict
@@ -44,13 +43,12 @@ class RolloutReply:
         mistake: the traceback of a fault in the code, which every worker would repeat.
     """
 
-    worker: int
     rollouts: list[Rollout]
     failure: str | None = None
     mistake: str | None = None
 
 
-class MaskingEnvRunner(EnvRunner, Checkpointable):
+class MaskingEnvRunner(EnvRunner):
     """Draws token sets for clips and scores them."""
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -87,22 +85,21 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
         try:
             self._load(policy, mae)
             for chunk in chunks:
-                done.append(self._roll_out(chunk))
+                done.append(
+                    collect_rollout(
+                        self.env.environment,
+                        self.module,
+                        read_remote(chunk),
+                        policy_version=self._policy_version,
+                        draws=self._settings.rl.draws_per_clip,
+                    )
+                )
         except _PASSING_FAULTS as error:
             traceback.print_exc()  # into this worker's log
-            return RolloutReply(self.worker_index, done, f"{type(error).__name__}: {error}")
+            return RolloutReply(done, f"{type(error).__name__}: {error}")
         except Exception:  # told, not raised: RLlib ends an actor whose method raises (`apply`)
-            return RolloutReply(self.worker_index, done, mistake=traceback.format_exc())
-        return RolloutReply(self.worker_index, done)
-
-    def _roll_out(self, chunk: ClipBatch) -> Rollout:
-        return collect_rollout(
-            self.env.environment,
-            self.module,
-            read_remote(chunk),
-            policy_version=self._policy_version,
-            draws=self._settings.rl.draws_per_clip,
-        )
+            return RolloutReply(done, mistake=traceback.format_exc())
+        return RolloutReply(done)
 
     def _load(self, policy: VersionedWeights, mae: VersionedWeights) -> None:
         if policy.version != self._policy_version:
@@ -124,18 +121,9 @@ class MaskingEnvRunner(EnvRunner, Checkpointable):
         assert self.env is not None, "the environment has not been built"
         assert self.module is not None, "the sampler has not been built"
 
-    def get_metrics(self) -> Any:
-        return self.metrics.reduce()
-
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Nothing: weights come with each request."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Nothing: weights come with each request."""
-
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (), {"config": self.config}
-
-    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        return []

@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,9 +20,8 @@ from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, start_hub
 from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
-from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.rl.learner import VersionedWeights
-from tats_ray.training.trainer import BuildTrainer, TrainerState
+from tats_ray.training.trainer import TrainerState
 
 _POLL_SECONDS = 2.0  # how often a wait looks whether what it waits for has died
 _END_SECONDS = 10.0  # that a Train run has to end by itself
@@ -32,35 +30,30 @@ _SHORT_LIMIT = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class TrainRunPlan:
-    """What a Train run trains.
+@contextlib.contextmanager
+def train_run(
+    plan: WorkerPlan,
+    resources: Resources,
+    *,
+    state: TrainerState | None,
+    quarantined: dict[str, str],
+    storage: Path,
+) -> Iterator[TrainRun]:
+    """A hub and the Train workers behind it, which come up meanwhile; ended with the block.
 
-    Attributes:
-        build_sampler: as in `WorkerPlan`.
+    Args:
         state: what the workers begin with; None for a fresh model.
         quarantined: path -> reason of videos that are known to be broken.
         storage: directory for Ray Train's own bookkeeping.
     """
-
-    config: JobConfig
-    build_trainer: BuildTrainer
-    build_sampler: Callable[[], TrajectorySampler] | None
-    state: TrainerState | None
-    quarantined: dict[str, str]
-    storage: Path
-
-
-@contextlib.contextmanager
-def train_run(plan: TrainRunPlan, resources: Resources) -> Iterator[TrainRun]:
-    """A hub and the Train workers behind it, which come up meanwhile; ended with the block."""
     name = f"hub-{plan.config.run.name}-{uuid.uuid4().hex[:8]}"
-    hub = start_hub(name, plan.quarantined)
-    run = TrainRun(plan, name, hub, resources)
+    hub = start_hub(name, quarantined)
+    trainer = _torch_trainer(plan, name, resources, storage)
+    run = TrainRun(plan.config, hub, trainer)
     try:
-        if plan.state is not None:
-            hub.store_snapshot(plan.state, False, [])
-        run.start()
+        if state is not None:
+            hub.store_snapshot(state, False, [])
+        run.workers.start()
         yield run
     finally:
         run.close()
@@ -69,15 +62,11 @@ def train_run(plan: TrainRunPlan, resources: Resources) -> Iterator[TrainRun]:
 class TrainRun:
     """Every wait has a time limit, and notices when the Train workers have failed."""
 
-    def __init__(self, plan: TrainRunPlan, name: str, hub: HubClient, resources: Resources) -> None:
+    def __init__(self, config: JobConfig, hub: HubClient, trainer: TorchTrainer) -> None:
         self.hub = hub
-        self._config = plan.config
-        self._workers = _TrainThread(_torch_trainer(plan, name, resources))
+        self.workers = _TrainThread(trainer)
+        self._config = config
         self._events = TrainerEvents()
-
-    def start(self) -> None:
-        """Begins to bring the workers up; does not wait for them."""
-        self._workers.start()
 
     def push(self, item: WorkItem) -> None:
         """Submits the next step."""
@@ -103,7 +92,7 @@ class TrainRun:
         self.hub.end(step)
         limit = self._config.cluster.wait_seconds
         deadline = time.monotonic() + limit
-        while not self._workers.join(0.1):
+        while not self.workers.join(0.1):
             known = len(self._events.reports)
             self._drain(step, _POLL_SECONDS)
             self._raise_failure()
@@ -118,7 +107,7 @@ class TrainRun:
         """Ends the Train workers and the hub."""
         with contextlib.suppress(ray.exceptions.RayError):
             self.hub.end(0, seconds=_SHORT_LIMIT)
-        self._workers.join(_END_SECONDS)
+        self.workers.join(_END_SECONDS)
         self.hub.kill()
 
     def _until(self, ask: Callable[[], T | None], what: str) -> T:
@@ -151,8 +140,7 @@ class TrainRun:
     def _raise_failure(self) -> None:
         if self._events.failure is not None:
             raise self._events.failure
-        error = self._workers.error
-        if error is not None:
+        if (error := self.workers.error) is not None:
             raise ComponentFailedError(
                 "the Train workers failed after train.max_failures="
                 f"{self._config.train.max_failures} restarts: {_root_cause(error)}"
@@ -160,11 +148,15 @@ class TrainRun:
 
 
 class _TrainThread:
-    """`TorchTrainer.fit` in a thread of the driver."""
+    """`TorchTrainer.fit` in a thread of the driver.
+
+    Attributes:
+        error: what a run that has ended failed with.
+    """
 
     def __init__(self, trainer: TorchTrainer) -> None:
+        self.error: BaseException | None = None
         self._trainer = trainer
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
 
     def start(self) -> None:
@@ -176,44 +168,30 @@ class _TrainThread:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    @property
-    def error(self) -> BaseException | None:
-        """What a run that has ended failed with."""
-        return None if self._thread.is_alive() else self._error
-
     def _fit(self) -> None:
         try:
             self._trainer.fit()
         except BaseException as error:
-            self._error = error
+            self.error = error
 
 
-def _torch_trainer(plan: TrainRunPlan, hub: str, resources: Resources) -> TorchTrainer:
-    config = plan.config
-    worker_plan = WorkerPlan(
-        hub=hub,
-        build_trainer=plan.build_trainer,
-        build_sampler=plan.build_sampler,
-        use_gpu=resources.train_gpus > 0,
-        threads=config.cluster.threads,
-        wait_seconds=config.cluster.wait_seconds,
-        snapshot_interval=config.train.snapshot_interval,
-    )
+def _torch_trainer(plan: WorkerPlan, hub: str, resources: Resources, storage: Path) -> TorchTrainer:
+    config, use_gpu = plan.config, resources.train_gpus > 0
     each = {"CPU": resources.train_cpus}
-    if resources.train_gpus:
+    if use_gpu:
         each["GPU"] = resources.train_gpus
     return TorchTrainer(
         run_worker,
-        train_loop_config={"plan": [ray.put(worker_plan)]},
+        train_loop_config={"plan": [ray.put(plan)], "hub": hub, "use_gpu": use_gpu},
         torch_config=FileRendezvousConfig() if config.cluster.mode == "local" else None,
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.train.workers,
-            use_gpu=worker_plan.use_gpu,
+            use_gpu=use_gpu,
             resources_per_worker=each,
         ),
         run_config=ray.train.RunConfig(
             name=hub,
-            storage_path=str(plan.storage),
+            storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
         ),
     )

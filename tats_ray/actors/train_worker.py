@@ -13,8 +13,8 @@ from ray.exceptions import ActorDiedError
 from ray.train.torch import get_device, prepare_model
 
 from tats_ray.actors.decode_stream import read_remote
-from tats_ray.actors.hub import HubClient, WorkItem, find_hub
-from tats_ray.data.clips import ClipBatch
+from tats_ray.actors.hub import HubClient, WorkItem
+from tats_ray.config.job import JobConfig
 from tats_ray.errors import (
     ComponentFailedError,
     ComponentTimeoutError,
@@ -34,17 +34,11 @@ class WorkerPlan:
 
     Attributes:
         build_sampler: makes the policy that items name; None where rollouts train none.
-        wait_seconds: time limit of the wait for an item.
-        snapshot_interval: steps between snapshots; weights are published after every step.
     """
 
-    hub: str
+    config: JobConfig
     build_trainer: BuildTrainer
     build_sampler: Callable[[], TrajectorySampler] | None
-    use_gpu: bool
-    threads: int
-    wait_seconds: float
-    snapshot_interval: int
 
 
 def run_worker(arguments: dict[str, Any]) -> None:
@@ -52,13 +46,15 @@ def run_worker(arguments: dict[str, Any]) -> None:
     whole run.
 
     Args:
-        arguments: `plan`, a list with the reference of a `WorkerPlan`.
+        arguments: `plan`, a list with the reference of a `WorkerPlan`; `hub`, the hub's name; and
+            `use_gpu`.
     """
     plan: WorkerPlan = ray.get(arguments["plan"][0])
-    torch.set_num_threads(plan.threads)
-    hub = find_hub(plan.hub)
+    torch.set_num_threads(plan.config.cluster.threads)
+    hub = HubClient(ray.get_actor(arguments["hub"]))
+    device = get_device() if arguments["use_gpu"] else torch.device("cpu")
     try:
-        TrainWorker(plan, hub).run()
+        TrainWorker(plan, hub, device).run()
     except ActorDiedError:
         # The hub is the only actor called here; without it the driver starts everything anew.
         if not hub.is_dead():
@@ -75,12 +71,11 @@ def run_worker(arguments: dict[str, Any]) -> None:
 class TrainWorker:
     """One rank. Rank 0 publishes weights, reports and snapshots."""
 
-    def __init__(self, plan: WorkerPlan, hub: HubClient) -> None:
+    def __init__(self, plan: WorkerPlan, hub: HubClient, device: torch.device) -> None:
         context = ray.train.get_context()
         self._plan = plan
         self._hub = hub
         self.ranks = Ranks(context.get_world_rank(), context.get_world_size())
-        device = get_device() if plan.use_gpu else torch.device("cpu")
         self.trainer = plan.build_trainer(device=device, wrap=self._wrap)
         self._device = device
         self._sampler: TrajectorySampler | None = None
@@ -88,19 +83,20 @@ class TrainWorker:
 
     def run(self) -> None:
         """Continues from the newest snapshot, works until the driver ends the run."""
-        plan = self._plan
+        interval = self._plan.config.train.snapshot_interval
         snapshot = self._hub.newest_snapshot()
         if snapshot is not None:
             self.trainer.load(ray.get(snapshot.ref))
         self._publish(snapshot=False, asked=False)
         while not isinstance(item := self._next_item(), str):
             self._train_step(item)
-            wanted = item.snapshot or self.trainer.step % plan.snapshot_interval == 0
+            wanted = item.snapshot or self.trainer.step % interval == 0
             self._publish(snapshot=wanted, asked=item.snapshot)
         self._publish(snapshot=True, asked=True)
 
     def _train_step(self, item: WorkItem) -> None:
-        rows = self._rows(item.batch)
+        size, rank = len(item.batch) // self.ranks.size, self.ranks.rank
+        rows = range(rank * size, (rank + 1) * size)  # of the global batch, this rank's
         clips = read_remote(item.batch.rows(rows.start, rows.stop))
         masks = None
         if item.rollout_visible is not None:
@@ -108,11 +104,6 @@ class TrainWorker:
             complete = len(mine) == len(clips)
             masks = Masks(mine, None if complete else self._policy(item.policy))
         self.trainer.train_step(clips, masks)
-
-    def _rows(self, batch: ClipBatch) -> range:
-        """Rows of a global batch that are this rank's."""
-        size, rank = len(batch) // self.ranks.size, self.ranks.rank
-        return range(rank * size, (rank + 1) * size)
 
     def _policy(self, policy: VersionedWeights | None) -> TrajectorySampler | None:
         """The sampler with the weights of the given version."""
@@ -130,7 +121,7 @@ class TrainWorker:
         return prepare_model(model, move_to_device=False) if self.ranks.size > 1 else model
 
     def _next_item(self) -> WorkItem | str:
-        seconds = self._plan.wait_seconds
+        seconds = self._plan.config.cluster.wait_seconds
         item = self._hub.item(self.trainer.step, seconds)
         if item is None:
             raise ComponentTimeoutError(

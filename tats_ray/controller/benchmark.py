@@ -23,7 +23,7 @@ from tats_ray.controller.loop import run_iterations
 from tats_ray.controller.pretrain import pretraining_task
 from tats_ray.data.clips import BlockSlice, ClipBatch, Clips, Cursor
 from tats_ray.data.decode import decode_clips
-from tats_ray.data.motion.prior import clip_motion
+from tats_ray.data.motion.prior import clips_motion
 from tats_ray.data.stage import Quarantine, clip_request, motion_request
 from tats_ray.data.synthetic.scene import FRAMES_PER_SECOND, random_scene, render
 from tats_ray.data.video_writer import write_h264
@@ -105,7 +105,9 @@ def measure_step(config: Config, steps: int) -> StepCost:
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(WARM_UP_STEPS):
         bench.seconds()
-    memory = _peak_memory(device)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 2**20
     plain = MaskingSettings(system="random", ratio=config.masking.ratio)
     reference = Bench(config.model_copy(update={"masking": plain}), device)
     for _ in range(WARM_UP_STEPS):
@@ -150,9 +152,9 @@ def _prior_seconds(config: Config, clips: int) -> float:
         settings = data.synthetic.model_copy(update={"frames": count, "size": data.stored_height})
         frames = render(random_scene(settings, "linear", 0)).frames
         write_h264(Path(path), frames, FRAMES_PER_SECOND)
-        (shown,) = decode_clips(clip_request(data, None, path, [0.0])).frames
-        places = np.arange(data.frames) * data.stride
-        find = partial(clip_motion, request, path, shown, places)
+        shown = decode_clips(clip_request(data, None, path, [0.0])).frames
+        places = np.arange(data.frames)[None] * data.stride
+        find = partial(clips_motion, request, path, shown, places)
         return float(np.median([_seconds(find, torch.device("cpu")) for _ in range(clips)]))
 
 
@@ -176,9 +178,3 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    return torch.cuda.max_memory_allocated(device) / 2**20

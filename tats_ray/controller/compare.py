@@ -31,16 +31,23 @@ def compare(config: CompareConfig) -> Comparison:
     Raises:
         ComponentFailedError: trials failed; all others are done and in the report.
         StorageError: the disk is full or read-only, which ends it at once.
-        TatsRayError: a fault for the user, in one line.
     """
     directory = config.output_dir / config.run.name
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.yaml", dump_config(config))  # before MLflow is waited for
-    tracked = _open_tracking(config, directory)
+    tracked: TrackedRun = UntrackedRun()
+    if config.tracking.mlflow:  # the study's own run, the same after a restart
+        identity = {"key": uuid.uuid4().hex} | read_json(directory / "study.json")
+        write_text(directory / "study.json", json.dumps(identity))
+        tracked = MLflowRun(config, identity["key"])
+        tracked.wait_id()
+    if tracked.run_id is not None:  # MLflow shows the trials below the comparison
+        tracking = config.tracking.model_copy(update={"uri": config.tracking_uri})
+        config = config.model_copy(update={"tracking": tracking}).below(tracked.run_id)
     status = "FAILED"
     try:
-        comparison = _compare(_below(config, tracked), directory, tracked)
+        comparison = _compare(config, directory, tracked)
         status = "FINISHED"
         return comparison
     finally:
@@ -48,13 +55,22 @@ def compare(config: CompareConfig) -> Comparison:
 
 
 def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Comparison:
-    """The comparison itself, reported to its MLflow run."""
+    """Runs the trials that are left, brings the report up to date after each, and reports the whole
+    to the comparison's MLflow run."""
     plans = _plans(config, directory)
     found = {plan.trial.name: read_result(plan) for plan in plans}
     comparison = Comparison([result for result in found.values() if result is not None])
     left = [plan for plan in plans if found[plan.trial.name] is None]
     log(f"{directory}: {len(plans)} trials, {len(left)} of them to run")
-    failures = _run(config, directory, comparison, left)
+    failures = []
+    for outcome in _outcomes(config, left):
+        if isinstance(outcome, TrialFailure):
+            failures.append(outcome)
+            log(f"{outcome.name} failed: {outcome.reason}")
+            continue
+        comparison.results.append(outcome)
+        _log_result(outcome, config.compare.metric, len(comparison.results), len(plans))
+        write_comparison(directory, config.compare, comparison)
     comparison.sort(config.compare.arms)
     for file in write_comparison(directory, config.compare, comparison):
         tracked.log_file(file, "comparison")
@@ -65,42 +81,6 @@ def _compare(config: CompareConfig, directory: Path, tracked: TrackedRun) -> Com
             f"{failures[0].reason}; the same command tries them again"
         )
     return comparison
-
-
-def _run(
-    config: CompareConfig, directory: Path, comparison: Comparison, left: list[TrialPlan]
-) -> list[TrialFailure]:
-    """Runs the trials that are left, and brings the report up to date after each."""
-    failures = []
-    count = len(comparison.results) + len(left)
-    for outcome in _outcomes(config, left):
-        if isinstance(outcome, TrialFailure):
-            failures.append(outcome)
-            log(f"{outcome.name} failed: {outcome.reason}")
-            continue
-        comparison.results.append(outcome)
-        _log_result(outcome, config.compare.metric, len(comparison.results), count)
-        write_comparison(directory, config.compare, comparison)
-    return failures
-
-
-def _open_tracking(config: CompareConfig, directory: Path) -> TrackedRun:
-    """The study's own MLflow run, the same after a restart."""
-    if not config.tracking.mlflow:
-        return UntrackedRun()
-    identity = {"key": uuid.uuid4().hex} | read_json(directory / "study.json")
-    write_text(directory / "study.json", json.dumps(identity))
-    tracked = MLflowRun(config, identity["key"])
-    tracked.wait_id()
-    return tracked
-
-
-def _below(config: CompareConfig, tracked: TrackedRun) -> CompareConfig:
-    """The same comparison with trials that MLflow shows below it."""
-    if tracked.run_id is None:
-        return config
-    tracking = config.tracking.model_copy(update={"uri": config.tracking_uri})
-    return config.model_copy(update={"tracking": tracking}).below(tracked.run_id)
 
 
 def _plans(config: CompareConfig, directory: Path) -> list[TrialPlan]:
@@ -161,7 +141,6 @@ def _costs(config: CompareConfig, directory: Path) -> dict[tuple[str, float], di
 def _outcomes(
     config: CompareConfig, plans: list[TrialPlan]
 ) -> Iterator[TrialResult | TrialFailure]:
-    """Outcomes as they come."""
     if not plans:
         return iter(())
     if config.compare.execution == "in_turn":

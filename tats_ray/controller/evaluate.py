@@ -9,17 +9,12 @@ from typing import Any
 import torch
 
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.controller.mlflow_link import record_synchronised, synchronise
+from tats_ray.controller.mlflow_link import synchronise
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labelled_clips import class_index
 from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
-from tats_ray.evaluation.multi_view import (
-    TestVideo,
-    VideoScorer,
-    build_view_plan,
-    score_videos,
-)
+from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, score_videos
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
@@ -32,27 +27,26 @@ _DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, besid
 
 
 def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run and leaves the result in its `evaluation/`.
-
-    Returns:
-        The metrics in short.
+    """Evaluates the newest checkpoint of a run and leaves the result in its `evaluation/`; returns
+    the metrics in short.
 
     Raises:
         CheckpointError: the run has no complete checkpoint.
     """
     checkpoint = newest_checkpoint(run)
     state = read_classifier(checkpoint)
+    classes, weights = state.documents["classes"], state.files["classifier"]
     if config.cluster.mode == "serial":
-        accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+        accuracy = evaluate_classifier(config, manifest, classes, weights)
     else:
-        from tats_ray.actors.cluster import ensure_connected, native_stderr_to
+        from tats_ray.actors.cluster import connect, native_stderr_to
 
-        ensure_connected(config)
+        connect(config)
         with native_stderr_to(run / "ray_train" / "evaluation.log"):
-            accuracy = evaluate_classifier(config, manifest, state.classes, state.weights)
+            accuracy = evaluate_classifier(config, manifest, classes, weights)
     name, directory = Path(manifest).stem, RunDirectory(config)
     write_accuracy(run / "evaluation", name, accuracy)
-    record_synchronised(directory, False)
+    directory.update_identity(mlflow_synchronised=False)
     synchronise_evaluation(config, directory, name, state.step)
     return accuracy.metrics()
 
@@ -97,7 +91,7 @@ def evaluate_classifier(
     if config.cluster.mode == "serial":
         torch.set_num_threads(config.cluster.threads)
         scorer = VideoScorer(config, len(classes), weights, default_device())
-        scores = score_videos(build_view_plan(config), videos, scorer)
+        scores = score_videos(videos, scorer)
     else:
         from tats_ray.actors.cluster import cluster_resources, preflight
         from tats_ray.actors.evaluation_tasks import score_videos_on_ray
@@ -107,16 +101,12 @@ def evaluate_classifier(
     return measure_accuracy(scores, videos, labels, classes)
 
 
-def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
+def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> None:
     """Writes `<name>.json` (metrics, shares per class, missing videos, confusion) and a picture.
-
-    Returns:
-        The files.
 
     Raises:
         StorageError: the folder cannot be written to.
     """
-    file, picture = folder / f"{name}.json", folder / f"{name}.png"
     content = accuracy.metrics() | {
         "classes": accuracy.per_class,
         "missing": [{"path": path, "reason": reason} for path, reason in accuracy.missing],
@@ -124,6 +114,6 @@ def write_accuracy(folder: Path, name: str, accuracy: Accuracy) -> list[Path]:
     }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content))
-        save_confusion(content, f"{name}: top-1 {100 * accuracy.top1:.1f} %", picture)
-    return [file, picture]
+        (folder / f"{name}.json").write_text(json.dumps(content))
+        title = f"{name}: top-1 {100 * accuracy.top1:.1f} %"
+        save_confusion(content, title, folder / f"{name}.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -33,6 +33,7 @@ class Task:
         read_state: the state in a checkpoint folder.
         rollouts: config of the policy that rollouts train beside the model; None where there is
             none.
+        facts: what the task adds to the run's summary.
     """
 
     config: JobConfig
@@ -41,6 +42,7 @@ class Task:
     build_trainer: BuildTrainer
     read_state: Callable[[Path], RunState]
     rollouts: Config | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,8 @@ class Executor(Protocol):
     def train(
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
-        """Submits the model's optimiser step. It may finish later.
-
-        Args:
-            snapshot: whether the state after this step is wanted.
-        """
+        """Submits the model's optimiser step, which may finish later; with `snapshot` the state
+        after it is wanted."""
         ...
 
     def completed(self) -> Completed:

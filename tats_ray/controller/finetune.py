@@ -13,26 +13,18 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.controller.evaluate import evaluate_run, synchronise_evaluation
 from tats_ray.controller.executor import Task
 from tats_ray.controller.mlflow_link import synchronise
-from tats_ray.controller.records import NoInspection
-from tats_ray.controller.run import run_task
+from tats_ray.controller.run import manifests, run_task
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.labelled_clips import ClipLabels, build_labelled_plan, class_index, classes_of
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.tracking.console import log, log_summary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.classifier import ClassifierTrainer, build_classifier, read_classifier
 
 
 class LabelledData(NamedTuple):
-    """Training and test set of a run.
-
-    Attributes:
-        manifest: the training manifest.
-        table: its rows.
-        test: the test manifest, or None.
-    """
+    """Training manifest of a run, its rows and their classes; and the test manifest, if any."""
 
     manifest: str
     table: pa.Table
@@ -65,9 +57,7 @@ def finetune(
                 synchronise_evaluation(config, directory, Path(data.test).stem, config.train.steps)
             return summary
         if not summary:
-            task = finetuning_task(config, data)
-            facts = NoInspection({"classes": len(data.classes)})
-            summary = run_task(task, directory, stop, facts)
+            summary = run_task(finetuning_task(config, data), directory, stop)
         complete = summary["steps"] == config.train.steps
         if complete and data.test is not None and not stop.is_set:
             summary |= evaluate_run(config, directory.path, data.test)
@@ -83,7 +73,7 @@ def read_data(config: FinetuneConfig) -> LabelledData:
     Raises:
         ManifestError: a manifest cannot be read, or its labels do not fit.
     """
-    train, test = manifests(config)
+    train, test = manifests(config, config.data.test_manifest)
     table = read_manifest(train)
     classes = classes_of(train, table)
     if test is not None:
@@ -93,15 +83,6 @@ def read_data(config: FinetuneConfig) -> LabelledData:
     return LabelledData(train, table, classes, labels, test)
 
 
-def manifests(config: FinetuneConfig) -> tuple[str, str | None]:
-    """Training and test manifest; makes the synthetic set where none is given."""
-    train, test = config.data.manifest, config.data.test_manifest
-    if train is not None:
-        return train, test
-    made = ensure_synthetic(config.data.synthetic, config.output_dir)
-    return str(made.train), test or str(made.held_out)
-
-
 def finetuning_task(config: FinetuneConfig, data: LabelledData) -> Task:
     """Fine-tuning on labelled videos; it has no rollouts."""
     return Task(
@@ -109,9 +90,6 @@ def finetuning_task(config: FinetuneConfig, data: LabelledData) -> Task:
         plan=build_labelled_plan(config, data.table),
         build_model=partial(build_classifier, config, len(data.classes)),
         build_trainer=partial(ClassifierTrainer, config, data.classes, data.labels),
-        read_state=_read_state,
+        read_state=lambda checkpoint: RunState(read_classifier(checkpoint), None),
+        facts={"classes": len(data.classes)},
     )
-
-
-def _read_state(checkpoint: Path) -> RunState:
-    return RunState(read_classifier(checkpoint), None)

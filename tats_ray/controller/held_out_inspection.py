@@ -42,22 +42,30 @@ class HeldOutInspection:
             ) from None
 
     def is_due(self, step: int) -> bool:
+        """Whether the state after `step` steps is looked at."""
         tracking = self._config.tracking
         return _due(step, tracking.picture_interval) or _due(step, tracking.enrichment_interval)
 
     def inspect(self, state: RunState, tracker: Tracker, *, last: bool) -> dict[str, float]:
+        """Looks at a state where it is due or is the run's last; returns the metrics that belong to
+        the step's record."""
         step, tracking = state.step, self._config.tracking
         draw = last or _due(step, tracking.picture_interval)
         measure = last or _due(step, tracking.enrichment_interval)
-        if not (draw or measure):
-            return {}
         inspector = Inspector(self._config, state)
         if draw:
-            self._draw(inspector, step, tracker)
+            shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
+            with writing(self._pictures):
+                files = save_pictures(shown, self._config.grid, self._pictures, step)
+            for file in files:
+                tracker.mlflow.log_file(file, "pictures")
         if not measure:
             return {}
-        self._enrichment = inspector.enrichment(self._clips)
-        return _finite(self._enrichment)
+        self._enrichment = found = inspector.enrichment(self._clips)
+        if found is None:
+            return {}
+        metrics = {"enrichment/moving": found.moving, "enrichment/static": found.static}
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def summary(self) -> dict[str, Any]:
         """The newest enrichment, beside that of random masks on the same clips."""
@@ -68,21 +76,6 @@ class HeldOutInspection:
             "motion_enrichment_random": None if chance is None else chance.moving,
         }
 
-    def _draw(self, inspector: Inspector, step: int, tracker: Tracker) -> None:
-        shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
-        with writing(self._pictures):
-            files = save_pictures(shown, self._config.grid, self._pictures, step)
-        for file in files:
-            tracker.mlflow.log_file(file, "pictures")
-
 
 def _due(step: int, interval: int | None) -> bool:
     return interval is not None and step % interval == 0
-
-
-def _finite(measured: Enrichment | None) -> dict[str, float]:
-    """Finite metrics of an enrichment, by name."""
-    if measured is None:
-        return {}
-    metrics = {"enrichment/moving": measured.moving, "enrichment/static": measured.static}
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -30,12 +30,8 @@ class ClipStream(Protocol):
 
 
 class InProcessExecutor:
-    """Every step is complete when `train` returns.
-
-    Attributes:
-        trainer: the model.
-        policy: rollouts and PPO; None where the task has none.
-    """
+    """Every step is complete when `train` returns; `policy` is None where the task has no
+    rollouts."""
 
     def __init__(
         self,
@@ -44,7 +40,6 @@ class InProcessExecutor:
         quarantine: Quarantine,
         device: torch.device | None = None,
     ) -> None:
-        """Builds the model, and the policy beside it."""
         device = device or default_device()
         self.trainer: Trainer = task.build_trainer(device=device)
         self.policy: InProcessPolicy | None = None

@@ -14,7 +14,7 @@ def open_mlflow(config: JobConfig, directory: RunDirectory) -> TrackedRun:
     """Begins or continues the MLflow run; it catches up from what lies in the directory."""
     if not config.tracking.mlflow:
         return UntrackedRun()
-    record_synchronised(directory, False)
+    directory.update_identity(mlflow_synchronised=False)
     run = MLflowRun(
         config,
         directory.identity().get("key"),
@@ -24,11 +24,6 @@ def open_mlflow(config: JobConfig, directory: RunDirectory) -> TrackedRun:
     run.log_file(directory.config_file, "config")
     run.log_folder(directory.pictures, "pictures")
     return run
-
-
-def record_synchronised(directory: RunDirectory, complete: bool) -> None:
-    """Records whether MLflow has everything, for the same command again."""
-    directory.update_identity(mlflow_synchronised=complete)
 
 
 def synchronise(
@@ -41,6 +36,6 @@ def synchronise(
         return
     run = open_mlflow(config, directory)
     also(run)
-    record_synchronised(directory, run.finish("FINISHED"))
+    directory.update_identity(mlflow_synchronised=run.finish("FINISHED"))
     if summary := directory.summary():
         directory.write_summary(summary | {"mlflow_run_id": run.run_id})

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from tats_ray.config import Config
 from tats_ray.controller.executor import Task
 from tats_ray.controller.held_out_inspection import HeldOutInspection
 from tats_ray.controller.mlflow_link import synchronise
-from tats_ray.controller.run import run_task
+from tats_ray.controller.run import manifests, run_task
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.stage import build_plan
-from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import CheckpointError
 from tats_ray.models.mae import build_mae
 from tats_ray.tracking.console import log, log_summary
@@ -34,8 +34,10 @@ def pretrain(
         TatsRayError: a fault for the user, in one line.
         KeyboardInterrupt: asked to stop where there was nothing to finish.
     """
-    check_model_files(config)
-    manifest, held_out_manifest = _manifests(config)
+    if config.train.initial_weights or config.model.feature_target.encoder:
+        # Loads the files that the model starts from, so that a fault shows before workers start.
+        MAETrainer(config, torch.device("cpu"))
+    manifest, held_out = manifests(config, config.data.held_out_manifest)
     task = pretraining_task(config, read_manifest(manifest))
     directory = RunDirectory(config)
     with directory.opened(Path(manifest), must_exist=must_resume):
@@ -44,7 +46,7 @@ def pretrain(
             log(f"{directory.path}: complete with {done['steps']} steps; nothing to do")
             synchronise(config, directory)
             return done
-        inspection = HeldOutInspection(config, directory, held_out_manifest)
+        inspection = HeldOutInspection(config, directory, held_out or manifest)
         summary = run_task(task, directory, stop or StopRequest(), inspection)
         log_summary(str(directory.path), summary)
         return summary
@@ -62,18 +64,6 @@ def pretraining_task(config: Config, manifest: pa.Table) -> Task:
     )
 
 
-def check_model_files(config: Config) -> None:
-    """Loads the files that the model starts from, so that a fault shows before workers start.
-
-    Raises:
-        TatsRayError: names the field or file.
-    """
-    if config.train.initial_weights or config.model.feature_target.encoder:
-        import torch
-
-        MAETrainer(config, torch.device("cpu"))
-
-
 def _read_state(config: Config, checkpoint: Path) -> RunState:
     state = read_state(checkpoint)
     if config.learns_by_rollouts and state.policy is None:
@@ -82,12 +72,3 @@ def _read_state(config: Config, checkpoint: Path) -> RunState:
             "continues from the checkpoint before"
         )
     return state
-
-
-def _manifests(config: Config) -> tuple[str, str]:
-    """Training and held-out manifests; makes the synthetic set where none is given."""
-    data = config.data
-    if data.manifest is not None:
-        return data.manifest, data.held_out_manifest or data.manifest
-    made = ensure_synthetic(data.synthetic, config.output_dir)
-    return str(made.train), data.held_out_manifest or str(made.held_out)

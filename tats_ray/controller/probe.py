@@ -27,13 +27,7 @@ from tats_ray.evaluation.features import (
     gather,
 )
 from tats_ray.evaluation.probe import LabelledVideos, evaluate
-from tats_ray.evaluation.splits import (
-    Split,
-    fold_splits,
-    held_out_split,
-    places_of,
-    read_folds,
-)
+from tats_ray.evaluation.splits import Split, fold_splits, held_out_split, places_of, read_folds
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import State
 from tats_ray.storage import writing
@@ -57,14 +51,8 @@ class ProbeData:
 
 
 def probe(config: ProbeConfig) -> dict[str, Any]:
-    """Extracts what is not cached, fits and scores the classifiers, writes the report.
-
-    Returns:
-        The report, as `probe.json` has it.
-
-    Raises:
-        TatsRayError: a fault for the user, in one line.
-    """
+    """Extracts what is not cached, fits and scores the classifiers; writes the report and returns
+    it, as `probe.json` has it."""
     torch.set_num_threads(config.run.cluster.threads)
     checkpoint = newest_checkpoint(Path(config.probe.checkpoint).absolute())
     step = read_progress(checkpoint).step
@@ -135,7 +123,9 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
         change=settings.change,
         manifest=manifest,
     )
-    folder, key = _feature_folder(config.directory), feature_key(plan)
+    folder, key = config.directory / "features", feature_key(plan)
+    with writing(folder):  # before hours of work go into what belongs there
+        folder.mkdir(exist_ok=True)
     found = read_features(folder, key, manifest.num_rows)
     if found is None:
         log(f"{name}: extracting features of {manifest.num_rows} videos")
@@ -147,14 +137,6 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
         path, reason = next(iter(found.missing.items()))
         log(f"{name}: {len(found.missing)} videos are missing; the first: {path}: {reason}")
     return found
-
-
-def _feature_folder(directory: Path) -> Path:
-    """The run's cache; made before hours of work go into what belongs there."""
-    folder = directory / "features"
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeatures]:
@@ -186,7 +168,8 @@ def _extract(config: ProbeConfig, plan: ExtractionPlan) -> Iterator[BlockFeature
 
 
 def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
-    """Writes `<run>/probes/<name>`, shows the metrics and logs them."""
+    """Writes `<run>/probes/<name>`, shows the metrics and logs them to an MLflow run below that of
+    the pre-training."""
     folder = config.directory / "probes" / config.probe.name
     title = f"{config.run.run.name} after step {report['step']}"
     with writing(folder):
@@ -199,15 +182,10 @@ def _publish(config: ProbeConfig, report: dict[str, Any]) -> None:
             save_confusion(result, f"{title}, {method}", folder / f"confusion_{method}.png")
     log(f"{title}: {folder}")
     log_probe(report["results"])
-    if config.run.tracking.mlflow:
-        _track(config, report, folder)
-
-
-def _track(config: ProbeConfig, report: dict[str, Any], folder: Path) -> None:
-    """An MLflow run below that of the pre-training."""
-    resolved = config.resolved
+    if not config.run.tracking.mlflow:
+        return
     parent = read_json(config.directory / "run.json").get("mlflow_run_id")
-    tracked = MLflowRun(resolved.below(parent), None)
+    tracked = MLflowRun(config.resolved.below(parent))
     metrics = {
         f"{method}_{name}": value
         for method, result in report["results"].items()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import numpy as np
 
 from tats_ray.actors.cluster import Resources
-from tats_ray.actors.decode_stream import RayClipStream, decode_stream
+from tats_ray.actors.decode_stream import RayClipStream
 from tats_ray.actors.hub import TrainerEvents, WorkItem
 from tats_ray.actors.object_store import ITEMS_AHEAD
 from tats_ray.actors.ppo_algorithm import MaskingPPO, ppo_algorithm
 from tats_ray.actors.ppo_learner import UpdateRequest
-from tats_ray.actors.train_run import TrainRun, TrainRunPlan, train_run
+from tats_ray.actors.train_run import TrainRun, train_run
+from tats_ray.actors.train_worker import WorkerPlan
 from tats_ray.controller.executor import Completed, ExecutorLostError, StartingPoint, Task
 from tats_ray.data.clips import ClipBatch
 from tats_ray.models.numerics import Fault
 from tats_ray.rl.learner import PolicyState, VersionedWeights
 from tats_ray.rl.rollout import Rollout
-from tats_ray.tracking.console import log
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.pretraining_model import build_policy
 from tats_ray.training.trainer import StepReport
@@ -56,11 +56,9 @@ class RayExecutor:
         self._mae = self.workers.weights(max(0, step - config.rl.staleness))
         waited = time.monotonic() - started
         clips = batch.rows(0, config.rollout_clips)
-        collected = self.algorithm.roll_out(step, clips, self._mae)
-        for failure in collected.failures:
-            log(f"step {step + 1}: {failure}; its clips went to other workers")
-        self._metrics[step + 1] = collected.metrics | {"rollout/wait_seconds": waited}
-        return collected.rollout
+        rollout, metrics = self.algorithm.roll_out(step, clips, self._mae)
+        self._metrics[step + 1] = metrics | {"rollout/wait_seconds": waited}
+        return rollout
 
     def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
         if rollout is None or self.algorithm is None:
@@ -112,7 +110,7 @@ class RayExecutor:
         return Completed(reports, states)
 
     def _policy_state(self) -> PolicyState | None:
-        return None if self.algorithm is None else self.algorithm.policy_state()
+        return None if self.algorithm is None else self.algorithm.learners.state()
 
 
 @contextmanager
@@ -123,32 +121,31 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
         ExecutorLostError: what the block met when the hub was dead.
     """
     rollouts, state = task.rollouts, start.state
-    plan = TrainRunPlan(
-        config=task.config,
-        build_trainer=task.build_trainer,
-        build_sampler=None if rollouts is None else partial(build_policy, rollouts),
+    build_sampler = None if rollouts is None else partial(build_policy, rollouts)
+    train = train_run(
+        WorkerPlan(task.config, task.build_trainer, build_sampler),
+        resources,
         state=None if state is None else state.trainer,
         quarantined=start.quarantined,
         storage=start.storage,
     )
     with ExitStack() as parts:
-        workers = parts.enter_context(train_run(plan, resources))  # they come up meanwhile
+        workers = parts.enter_context(train)  # they come up meanwhile
         try:
             algorithm = None
             if rollouts is not None:
-                log = start.storage / "start.log"
-                algorithm = parts.enter_context(ppo_algorithm(rollouts, resources, log))
+                errors = start.storage / "start.log"
+                algorithm = parts.enter_context(ppo_algorithm(rollouts, resources, errors))
                 if state is not None and state.policy is not None:
-                    algorithm.load_policy_state(state.policy)
-            stream = parts.enter_context(
-                decode_stream(
-                    task.plan,
-                    start.progress.cursor,
-                    workers.hub,
-                    decode_cpus=resources.decode_cpus,
-                    wait_seconds=task.config.cluster.wait_seconds,
-                )
+                    algorithm.learners.load(state.policy)
+            stream = RayClipStream(
+                task.plan,
+                start.progress.cursor,
+                workers.hub,
+                decode_cpus=resources.decode_cpus,
+                wait_seconds=task.config.cluster.wait_seconds,
             )
+            parts.enter_context(closing(stream))
             workers.weights(start.progress.step)
             yield RayExecutor(task, workers, stream, algorithm)
         except Exception as error:

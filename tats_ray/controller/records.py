@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tats_ray.config.job import JobConfig
 from tats_ray.controller.executor import Completed, Task
+from tats_ray.controller.held_out_inspection import HeldOutInspection
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.data.sampling import ClipOrder
+from tats_ray.data.sampling import manifest_rows
 from tats_ray.data.stage import BlockPlan, check_share
 from tats_ray.errors import NonFiniteError
 from tats_ray.models.numerics import Fault
@@ -22,42 +22,6 @@ from tats_ray.tracking.console import log
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
 from tats_ray.training.trainer import StepReport
-
-
-class Inspection(Protocol):
-    """What a run looks at in its states besides storing them."""
-
-    def is_due(self, step: int) -> bool:
-        """Whether the state after `step` steps is looked at."""
-        ...
-
-    def inspect(self, state: RunState, tracker: Tracker, *, last: bool) -> dict[str, float]:
-        """Looks at a state where it is due, or is the run's last.
-
-        Returns:
-            Metrics that belong to the step's record.
-        """
-        ...
-
-    def summary(self) -> dict[str, Any]:
-        """What it adds to the run's summary."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoInspection:
-    """Of tasks whose states are only stored; `facts` go into the summary."""
-
-    facts: dict[str, Any]
-
-    def is_due(self, step: int) -> bool:
-        return False
-
-    def inspect(self, state: RunState, tracker: Tracker, *, last: bool) -> dict[str, float]:
-        return {}
-
-    def summary(self) -> dict[str, Any]:
-        return self.facts
 
 
 class RunRecords:
@@ -72,12 +36,17 @@ class RunRecords:
         task: Task,
         directory: RunDirectory,
         tracker: Tracker,
-        inspection: Inspection,
+        inspection: HeldOutInspection | None,
         progress: Progress,
         quarantined: Callable[[], Mapping[str, str]],
     ) -> None:
-        """Args: quarantined: broken videos so far, path -> reason."""
+        """
+        Args:
+            inspection: looks at states; None where they are only stored.
+            quarantined: broken videos so far, path -> reason.
+        """
         self.first_step = progress.step
+        self._task = task
         self._config: JobConfig = task.config
         self._directory = directory
         self._tracker = tracker
@@ -108,7 +77,8 @@ class RunRecords:
         check_share(reasons, self._videos, self._config.data.broken_share)
 
     def wants_state(self, step: int) -> bool:
-        return self._is_last(step) or self._checkpoint_is_due(step) or self._inspection.is_due(step)
+        inspected = self._inspection is not None and self._inspection.is_due(step)
+        return inspected or self._is_last(step) or self._checkpoint_is_due(step)
 
     def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
         """Records steps and stores states; a state that comes without a report is the last one of a
@@ -137,7 +107,8 @@ class RunRecords:
             "clips_per_second": clips / seconds if clips else 0.0,
             "videos_quarantined": len(self._quarantined()),
             "resumed_from": self.first_step or None,
-            **self._inspection.summary(),
+            **self._task.facts,
+            **({} if self._inspection is None else self._inspection.summary()),
         }
 
     def _record(
@@ -149,12 +120,11 @@ class RunRecords:
             "time/step_seconds": seconds,
             "time/data_seconds": self._data_seconds.pop(report.step),
         }
-        if state is not None:
-            metrics |= self._inspection.inspect(
-                state, self._tracker, last=self._is_last(report.step)
-            )
+        last = self._is_last(report.step)
+        if state is not None and self._inspection is not None:
+            metrics |= self._inspection.inspect(state, self._tracker, last=last)
         self._tracker.step(report.step, metrics)
-        ends = report.step == last_step or self._is_last(report.step)
+        ends = last or report.step == last_step
         if state is not None and (ends or self._checkpoint_is_due(report.step)):
             self._store(state)
 
@@ -204,15 +174,10 @@ class NonFiniteSteps:
     def _record(self, what: str, clips: tuple[int, ...]) -> str:
         if not clips:
             return ""
-        paths = clip_paths(self._plan, clips)
+        plan, places = self._plan, np.unique(np.array(clips, dtype=np.int64))
+        rows = manifest_rows(places, plan.manifest.num_rows, plan.seed, plan.data.repeats)
+        paths = list(dict.fromkeys(plan.manifest["path"].take(rows).to_pylist()))
         self._directory.record_nonfinite(what, paths)
         more = len(paths) - _NAMED
         rest = f" and {more} more in {self._directory.nonfinite}" if more > 0 else ""
         return f"; clips of: {', '.join(paths[:_NAMED])}{rest}"
-
-
-def clip_paths(plan: BlockPlan, clips: tuple[int, ...]) -> list[str]:
-    """Videos of the clips at these places of the stream, each once."""
-    order = ClipOrder(plan.manifest.num_rows, plan.seed, plan.data.repeats)
-    rows = order.rows_at(np.unique(np.array(clips, dtype=np.int64)))
-    return list(dict.fromkeys(plan.manifest["path"].take(rows).to_pylist()))

@@ -6,20 +6,18 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
+from tats_ray.config.job import JobConfig
 from tats_ray.controller.executor import Executor, ExecutorLostError, StartingPoint, Task
+from tats_ray.controller.held_out_inspection import HeldOutInspection
 from tats_ray.controller.in_process import in_process
 from tats_ray.controller.loop import run_iterations
-from tats_ray.controller.mlflow_link import open_mlflow, record_synchronised
-from tats_ray.controller.records import Inspection, NonFiniteSteps, RunRecords
+from tats_ray.controller.mlflow_link import open_mlflow
+from tats_ray.controller.records import NonFiniteSteps, RunRecords
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.errors import (
-    ComponentFailedError,
-    NonFiniteError,
-    StorageError,
-    TatsRayError,
-)
+from tats_ray.data.synthetic.generate import ensure_synthetic
+from tats_ray.errors import ComponentFailedError, NonFiniteError, StorageError, TatsRayError
 from tats_ray.tracking.console import log
 from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
@@ -30,7 +28,7 @@ def run_task(
     task: Task,
     directory: RunDirectory,
     stop: StopRequest,
-    inspection: Inspection,
+    inspection: HeldOutInspection | None = None,
 ) -> dict[str, Any]:
     """Trains; returns the summary. A lost executor is replaced by another one, which continues from
     the newest checkpoint.
@@ -50,6 +48,15 @@ def run_task(
                 ) from None
             restarts += 1
             log(f"the hub died; continuing from a checkpoint, restart {restarts} of {limit}")
+
+
+def manifests(config: JobConfig, test: str | None) -> tuple[str, str | None]:
+    """The training manifest, and the held-out or test one; the synthetic set where no training
+    manifest is given."""
+    if config.data.manifest is not None:
+        return config.data.manifest, test
+    made = ensure_synthetic(config.data.synthetic, config.output_dir)
+    return str(made.train), test or str(made.held_out)
 
 
 def open_executor(task: Task, start: StartingPoint) -> AbstractContextManager[Executor]:
@@ -75,12 +82,14 @@ def _run_part(
     task: Task,
     directory: RunDirectory,
     stop: StopRequest,
-    inspection: Inspection,
+    inspection: HeldOutInspection | None,
 ) -> dict[str, Any]:
     """Trains with one executor; returns the summary."""
     start = _starting_point(task, directory)
     opening = open_executor(task, start)
-    tracker = _open_tracker(task, directory, start.progress)
+    metrics = MetricsFile(directory.metrics, start.progress.step)
+    mlflow = open_mlflow(task.config, directory)
+    tracker = Tracker(task.config, metrics, mlflow, start.progress.interval)
     status, summary = "FAILED", {}
     with stop.deferring():
         try:
@@ -88,27 +97,21 @@ def _run_part(
                 with stop.interrupting():
                     executor = parts.enter_context(opening)
                 records = RunRecords(
-                    task,
-                    directory,
-                    tracker,
-                    inspection,
-                    start.progress,
-                    executor.quarantined,
+                    task, directory, tracker, inspection, start.progress, executor.quarantined
                 )
                 steps = _iterate(task, executor, records, stop, directory)
-                status = "KILLED"
-                complete = steps == task.config.train.steps
-                if complete:
+                if steps < task.config.train.steps:
+                    status, summary = "KILLED", records.summary(steps)
+                else:
                     tracker.close_interval()
-                summary = records.summary(steps)
-                if complete:
+                    summary = records.summary(steps)
                     directory.write_summary(summary)
                     status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            record_synchronised(directory, tracker.close(status))
+            directory.update_identity(mlflow_synchronised=tracker.close(status))
     # Known at the latest here, if ever.
     summary["mlflow_run_id"] = tracker.mlflow.run_id
     if status == "FINISHED":
@@ -163,9 +166,3 @@ def _starting_point(task: Task, directory: RunDirectory) -> StartingPoint:
         log(f"continuing {directory.path} after step {progress.step}")
         state = task.read_state(found[-1])
     return StartingPoint(progress, state, directory.quarantine(), directory.ray_train)
-
-
-def _open_tracker(task: Task, directory: RunDirectory, progress: Progress) -> Tracker:
-    metrics = MetricsFile(directory.metrics, progress.step)
-    mlflow = open_mlflow(task.config, directory)
-    return Tracker(task.config, metrics, mlflow, progress.interval)

@@ -63,7 +63,14 @@ class RunDirectory:
             )
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        with writing(self.path / ".lock"):
+            self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"{self.path}: another process works on this run; use another run.name"
+            ) from None
         self._clean_up()
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
         if self.config_file.exists():
@@ -129,16 +136,6 @@ class RunDirectory:
                 with writing(left):
                     left.unlink()
         clean_up(self.checkpoints)
-
-    def _take_lock(self) -> None:
-        with writing(self.path / ".lock"):
-            self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunDirectoryError(
-                f"{self.path}: another process works on this run; use another run.name"
-            ) from None
 
     def _check_same(self, digest: str) -> None:
         stored = flatten(validate_as(type(self.config), read_yaml(self.config_file)).model_dump())

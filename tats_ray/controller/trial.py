@@ -123,7 +123,15 @@ def _run(plan: TrialPlan) -> TrialResult:
         gflops=plan.gflops,
         seconds=sum(seconds) / len(seconds),
         metrics=metrics,
-        curve=_curve(records),
+        curve=[
+            {
+                "step": record["step"],
+                "moving": record["enrichment/moving"],
+                "static": record["enrichment/static"],
+            }
+            for record in records
+            if "enrichment/moving" in record and "enrichment/static" in record
+        ],
     )
 
 
@@ -133,19 +141,6 @@ def _enrichment(summary: dict[str, Any]) -> dict[str, float]:
     if moving is None:
         return {}
     return {"moving": moving, "static": static, "enrichment_ratio": moving / static}
-
-
-def _curve(records: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Enrichment over time."""
-    return [
-        {
-            "step": record["step"],
-            "moving": record["enrichment/moving"],
-            "static": record["enrichment/static"],
-        }
-        for record in records
-        if "enrichment/moving" in record and "enrichment/static" in record
-    ]
 
 
 def _settings(plan: TrialPlan) -> str:

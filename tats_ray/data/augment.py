@@ -31,9 +31,7 @@ def crop_boxes(
     """One box and flip per clip.
 
     Args:
-        settings: crop rule.
         aspects: float [B], width / height of each video.
-        seed: run seed.
         first: run-wide index of the first clip.
 
     Returns:
@@ -41,15 +39,16 @@ def crop_boxes(
     """
     noise = uniform_rows(seed, Stream.AUGMENT, first, len(aspects), 5)
     short = np.minimum(aspects, 1.0)  # in units of the video's height
+    width = height = short
+    place = np.full((len(aspects), 2), 0.5)
     if settings.crop == "full":
         width, height = aspects, np.ones_like(aspects)
-    elif settings.crop == "center":
-        width = height = short
     elif settings.crop == "multi_scale":
         width, height = _multi_scale_sides(noise[:, 0], short)
-    else:
+        place = MULTI_OFFSETS[(noise[:, 2] * len(MULTI_OFFSETS)).astype(int)]
+    elif settings.crop == "random_resized":
         width, height = _random_resized_sides(settings, noise[:, :2], aspects)
-    place = _offsets(settings, noise[:, 2:4])
+        place = noise[:, 2:4]
     left = place[:, 0] * (aspects - width) / aspects
     top = place[:, 1] * (1.0 - height)
     flip = noise[:, 4] < settings.flip
@@ -76,14 +75,6 @@ def _random_resized_sides(
     return np.minimum(np.sqrt(area * ratio), aspects), np.minimum(np.sqrt(area / ratio), 1.0)
 
 
-def _offsets(settings: AugmentSettings, noise: np.ndarray) -> np.ndarray:
-    if settings.crop == "random_resized":
-        return noise
-    if settings.crop == "multi_scale":
-        return MULTI_OFFSETS[(noise[:, 0] * len(MULTI_OFFSETS)).astype(int)]
-    return np.full_like(noise, 0.5)
-
-
 def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Resizes each map's box to a square, bilinearly; boxes larger than the square are filtered.
 
@@ -91,13 +82,8 @@ def crop_resize(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     (aliasing). There a triangle as wide as two output pixels weighs the map's pixels, as PIL's
     `resize(box=...)` and PyTorch's `interpolate(antialias=True)` do.
 
-    Args:
-        maps: float [B, C, H, W], any per-pixel maps of the stored frame.
-        boxes: float [B, 5] from `crop_boxes`.
-        size: output side.
-
-    Returns:
-        float [B, C, size, size].
+    Takes any per-pixel maps of the stored frame, float [B, C, H, W], and boxes of `crop_boxes`,
+    float [B, 5]; gives float [B, C, size, size].
     """
     sampled = _sample(maps, boxes, size)
     height, width = maps.shape[2:]
@@ -166,16 +152,8 @@ def _read(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def augment_clips(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crops, resizes and flips clips.
-
-    Args:
-        clips: uint8 [B, T, H, W, 3].
-        boxes: float [B, 5] from `crop_boxes`.
-        size: side of the model input.
-
-    Returns:
-        float32 [B, 3, T, size, size] in [0, 1].
-    """
+    """Crops, resizes and flips uint8 [B, T, H, W, 3] by boxes of `crop_boxes`, float [B, 5]; gives
+    float32 [B, 3, T, size, size] in [0, 1]."""
     batch, frames, height, width, channels = clips.shape
     maps = clips.permute(0, 4, 1, 2, 3).reshape(batch, channels * frames, height, width)
     pixels = crop_resize(maps.float() / 255.0, boxes, size)

@@ -21,23 +21,15 @@ from tats_ray.data.randomness import Stream, gumbel_rows, uniform_rows
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """The clips of a pre-training run as its steps read them.
+    """The clips of a pre-training run as its steps read them."""
 
-    Attributes:
-        seed: of the run.
-        size: side of the model input in pixels.
-        visible: visible tokens per clip.
-        targets: masked tokens per clip that the decoder predicts.
-        motion_points: points per side of the model input at which motion is given.
-    """
-
-    seed: int
+    seed: int  # of the run
     augment: AugmentSettings
-    size: int
+    size: int  # side of the model input in pixels
     grid: TokenGrid
-    visible: int
-    targets: int
-    motion_points: int
+    visible: int  # visible tokens per clip
+    targets: int  # masked tokens per clip that the decoder predicts
+    motion_points: int  # points per side of the model input at which motion is given
 
     def pixels(self, clips: Clips, device: torch.device) -> Tensor:
         """Decoded clips -> augmented float32 [B, 3, T, size, size] in [0, 1]."""

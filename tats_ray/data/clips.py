@@ -11,21 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips in memory.
+    """Decoded clips in memory, perhaps a read-only view of shared memory."""
 
-    Attributes:
-        frames: uint8 [B, T, H, W, 3] at the stored size, perhaps a read-only view of shared memory.
-        aspects: float64 [B], width / height of each video.
-        stream_indices: int64 [B], places in the endless shuffled stream of clips.
-        first: run-wide index of the first clip; clip i of the run is `first + i`.
-        motion: float32 [B, T', G, G, 2], displacement per time slice at a grid of points over the
-            whole frame, in frame widths and heights; None where nothing reads it.
-    """
-
-    frames: np.ndarray
-    aspects: np.ndarray
-    stream_indices: np.ndarray
-    first: int
+    frames: np.ndarray  # uint8 [B, T, H, W, 3] at the stored size
+    aspects: np.ndarray  # float64 [B], width / height of each video
+    stream_indices: np.ndarray  # int64 [B], places in the endless shuffled stream of clips
+    first: int  # run-wide index of the first clip; clip i of the run is `first + i`
+    # float32 [B, T', G, G, 2], displacement per time slice at a grid of points over the whole
+    # frame, in frame widths and heights; None where nothing reads it.
     motion: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -82,17 +75,11 @@ class BlockSlice:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """One global batch by reference.
+    """One global batch by reference."""
 
-    Attributes:
-        first: run-wide index of the first clip.
-        slices: rows that make up the batch, in order.
-        after: cursor behind the batch, where a resumed run continues.
-    """
-
-    first: int
-    slices: tuple[BlockSlice, ...]
-    after: Cursor
+    first: int  # run-wide index of the first clip
+    slices: tuple[BlockSlice, ...]  # rows that make up the batch, in order
+    after: Cursor  # behind the batch, where a resumed run continues
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.slices)

@@ -70,7 +70,7 @@ class DecodedClips(NamedTuple):
     """R clips of one video."""
 
     frames: np.ndarray  # uint8 [R, T, height, width, 3], RGB
-    motion: np.ndarray | None  # float32 [R, T', G, G, 2], as `clip_motion`; None if not asked for
+    motion: np.ndarray | None  # float32 [R, T', G, G, 2], as `clips_motion`; None if not asked for
 
 
 class _Pictures(NamedTuple):

@@ -16,7 +16,7 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.decode import DecodedClips, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.randomness import Stream, global_generators, torch_seed
-from tats_ray.data.sampling import ClipOrder, temporal_starts
+from tats_ray.data.sampling import manifest_rows, temporal_starts
 from tats_ray.data.stage import BlockPlan, clip_request
 from tats_ray.errors import ManifestError
 
@@ -59,12 +59,9 @@ def rand_augment(frames: np.ndarray, policy: str, seed: int, size: int) -> np.nd
     """RandAugment of one clip: every frame is drawn the same operations at the same strength.
 
     Args:
-        frames: uint8 [T, H, W, 3].
+        frames: uint8 [T, H, W, 3], as the result.
         policy: timm's notation, such as rand-m7-n4-mstd0.5-inc1.
         size: side of the model input, which limits translations.
-
-    Returns:
-        uint8 [T, H, W, 3].
     """
     from PIL import Image
 
@@ -122,14 +119,14 @@ def class_index(path: str | Path, manifest: pa.Table, classes: list[str]) -> np.
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
+@dataclass(frozen=True)
 class ClipLabels:
     """Tells a clip's class by its place in the shuffled stream."""
 
-    def __init__(self, rows: np.ndarray, seed: int, repeats: int) -> None:
-        """Args: rows: int64 [videos], class number of every manifest row."""
-        self._rows = rows
-        self._order = ClipOrder(len(rows), seed, repeats)
+    rows: np.ndarray  # int64 [videos], class number of every manifest row
+    seed: int
+    repeats: int
 
     def at(self, stream_indices: np.ndarray) -> np.ndarray:
         """Ascending stream_indices int64 [B] -> class numbers int64 [B]."""
-        return self._rows[self._order.rows_at(stream_indices)]
+        return self.rows[manifest_rows(stream_indices, len(self.rows), self.seed, self.repeats)]

@@ -37,11 +37,7 @@ def uniform_rows(
     """Rows `first` .. `first + rows - 1` of an endless table of uniform numbers.
 
     Args:
-        seed: run seed.
-        stream: purpose.
         first: index of the first row, a clip's place in the run.
-        rows: number of rows.
-        width: numbers per row.
         lane: sub-stream, such as the draw of a clip.
 
     Returns:

@@ -1,4 +1,8 @@
-"""Which frames and which videos make up the stream of clips; pure functions of seed and place."""
+"""Which frames and which videos make up the stream of clips; pure functions of seed and place.
+
+What gives the frames of a clip takes the video's number of frames, at least 1, and a uniform number
+in [0, 1) that places the clip; it returns int64 [frames], ascending.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,6 @@ def frame_indices(total: int, frames: int, stride: int, start: float) -> np.ndar
     """Frames of one clip: `frames` of them, `stride` apart, from a random start.
 
     A video shorter than the clip is read from its first frame, and its last frame is held.
-
-    Args:
-        total: frames in the video, at least 1.
-        start: uniform number in [0, 1) that places the window.
-
-    Returns:
-        int64 [frames], ascending.
     """
     span = (frames - 1) * stride + 1
     first = int(start * (total - span + 1)) if total >= span else 0
@@ -32,13 +29,6 @@ def window_indices(total: int, frames: int, stride: int, start: float) -> np.nda
     VideoMAE fine-tunes so on Kinetics and UCF101 (`VideoClsDataset` of its code): the 16 frames of
     a window of 64 span 63, with three gaps of 5. A video that is no longer than the window is
     read from its first frame to its last, which is then held.
-
-    Args:
-        total: frames in the video, at least 1.
-        start: uniform number in [0, 1) that places the window.
-
-    Returns:
-        int64 [frames], ascending.
     """
     window = frames * stride
     length = min(total, window)
@@ -54,52 +44,37 @@ def segment_indices(total: int, frames: int, place: float | np.ndarray) -> np.nd
 
     Args:
         place: in [0, 1), of all segments or of each; k / K for the k-th of K interleaved clips.
-
-    Returns:
-        int64 [frames], ascending.
     """
     indices = ((np.arange(frames) + place) * (total / frames)).astype(np.int64)
     return np.minimum(indices, total - 1)
 
 
 def jittered_segment_indices(total: int, frames: int, start: float) -> np.ndarray:
-    """A random frame of each of `frames` equal segments of the video (TSN).
-
-    Args:
-        start: uniform number in [0, 1) that seeds the draw.
-
-    Returns:
-        int64 [frames], ascending.
-    """
+    """A random frame of each of `frames` equal segments of the video (TSN); `start` seeds it."""
     places = np.random.default_rng(int(start * 2**53)).random(frames)
     return segment_indices(total, frames, places)
 
 
-class ClipOrder:
-    """The endless stream of clips: every epoch is the manifest in another seeded order.
+def manifest_rows(
+    stream_indices: np.ndarray, videos: int, seed: int, repeats: int = 1
+) -> np.ndarray:
+    """Rows of the endless stream of clips: every epoch is the manifest in another seeded order.
 
-    Each video stands for `repeats` consecutive clips, so that one decoding serves them all.
+    Args:
+        stream_indices: int64 [B], ascending.
+        videos: rows of the manifest.
+        repeats: consecutive clips of one video, so that one decoding serves them all.
+
+    Returns:
+        int64 [B].
     """
-
-    def __init__(self, videos: int, seed: int, repeats: int = 1) -> None:
-        self.videos = videos
-        self.seed = seed
-        self.repeats = repeats
-
-    def rows(self, first: int, count: int) -> np.ndarray:
-        """Manifest rows at stream_indices `first` .. `first + count - 1`, int64 [count]."""
-        return self.rows_at(np.arange(first, first + count))
-
-    def rows_at(self, stream_indices: np.ndarray) -> np.ndarray:
-        """Manifest rows at ascending stream_indices, int64 [B] -> int64 [B]."""
-        places = stream_indices // self.repeats
-        parts = [
-            epoch_order(self.videos, self.seed, epoch)[
-                places[places // self.videos == epoch] % self.videos
-            ]
-            for epoch in range(int(places[0]) // self.videos, int(places[-1]) // self.videos + 1)
-        ]
-        return np.concatenate(parts)
+    places = stream_indices // repeats
+    epochs = range(int(places[0]) // videos, int(places[-1]) // videos + 1)
+    parts = [
+        epoch_order(videos, seed, epoch)[places[places // videos == epoch] % videos]
+        for epoch in epochs
+    ]
+    return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=2)  # for millions of videos it takes as long as decoding a clip
@@ -111,10 +86,6 @@ def epoch_order(videos: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def temporal_starts(seed: int, stream_indices: np.ndarray) -> np.ndarray:
-    """Uniform start of each clip, float64 [B], tied to its place in the stream.
-
-    Args:
-        stream_indices: int64 [B], consecutive.
-    """
+    """Uniform starts, float64 [B], of the clips at consecutive places of the stream, int64 [B]."""
     first = int(stream_indices[0])
     return uniform_rows(seed, Stream.TEMPORAL, first, len(stream_indices), 1)[:, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from tats_ray.data.clips import Batcher, Block, ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
@@ -36,17 +37,15 @@ class SerialClipStream:
         self._decoder.close()
 
     def _blocks(self, number: int) -> Iterator[Block]:
-        pending = self._ahead.submit(self._decode, number)
+        decode = partial(decode_block, self._plan, decoder=self._decoder, book=self._quarantine)
+        pending = self._ahead.submit(decode, number)
         while True:
             clips = pending.result()
-            pending = self._ahead.submit(self._decode, number + 1)
+            pending = self._ahead.submit(decode, number + 1)
             if not len(clips):
                 self._plan.check_broken(self._quarantine.known())
             yield Block(number, clips, len(clips))
             number += 1
-
-    def _decode(self, number: int) -> Clips:
-        return decode_block(self._plan, number, self._decoder, self._quarantine)
 
 
 def read_local(batch: ClipBatch) -> Clips:

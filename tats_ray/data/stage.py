@@ -16,7 +16,7 @@ from tats_ray.data.clips import Clips
 from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.motion.prior import MotionRequest
-from tats_ray.data.sampling import ClipOrder, temporal_starts
+from tats_ray.data.sampling import manifest_rows, temporal_starts
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 
 
@@ -44,11 +44,7 @@ class Quarantine:
 
 
 def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
-    """Stops a run whose manifest is broken rather than damaged.
-
-    Args:
-        videos: distinct videos of the manifest.
-        limit: `data.broken_share`.
+    """Stops a run whose manifest of so many distinct videos is broken rather than damaged.
 
     Raises:
         TooManyBrokenVideosError: with counts, limit and the newest failure; also where no video
@@ -81,9 +77,9 @@ class BlockPlan:
 
     def videos(self, stream_indices: np.ndarray) -> pa.Table:
         """One row per video, in stream order; each stands for `data.repeats` stream_indices."""
-        order = ClipOrder(self.manifest.num_rows, self.seed, self.data.repeats)
-        rows = order.rows(int(stream_indices[0]), len(stream_indices))
-        return self.manifest.take(rows[:: self.data.repeats])
+        firsts = stream_indices[:: self.data.repeats]
+        rows = manifest_rows(firsts, self.manifest.num_rows, self.seed, self.data.repeats)
+        return self.manifest.take(rows)
 
     def check_broken(self, reasons: Mapping[str, str]) -> None:
         """Ends a search for good clips that would take for ever; asked where a block has none.
@@ -97,10 +93,7 @@ class BlockPlan:
     def decode_video(
         self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
-        """The clips of one video.
-
-        Args:
-            stream_indices: int64 [repeats], consecutive.
+        """The clips of one video, at consecutive stream_indices int64 [repeats].
 
         Raises:
             VideoDecodeError: it cannot be decoded.

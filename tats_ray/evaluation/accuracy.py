@@ -13,20 +13,14 @@ from tats_ray.evaluation.multi_view import TestVideo, VideoScore
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of the videos that could be decoded; a missing one is neither right nor wrong.
-
-    Attributes:
-        per_class: by class name; None for a class without videos.
-        confusion: int64 [classes, classes], true class by guessed class.
-        missing: path and reason of every missing video.
-    """
+    """Shares of the videos that could be decoded; a missing one is neither right nor wrong."""
 
     videos: int
     top1: float
     top5: float
-    per_class: dict[str, float | None]
-    confusion: np.ndarray
-    missing: list[tuple[str, str]]
+    per_class: dict[str, float | None]  # by class name; None for a class without videos
+    confusion: np.ndarray  # int64 [classes, classes], true class by guessed class
+    missing: list[tuple[str, str]]  # path and reason of every missing video
 
     @property
     def mean_class(self) -> float:
@@ -47,11 +41,7 @@ class Accuracy:
 def measure_accuracy(
     scores: list[VideoScore], videos: list[TestVideo], labels: np.ndarray, classes: list[str]
 ) -> Accuracy:
-    """Compares scores with labels.
-
-    Args:
-        scores: one per video, in the same order.
-        labels: int64 [videos], class numbers.
+    """Compares scores, one per video and in the same order, with class numbers int64 [videos].
 
     Raises:
         TooManyBrokenVideosError: every video is missing.
@@ -81,12 +71,10 @@ def measure_accuracy(
 
 
 def top_share(scores: np.ndarray, labels: np.ndarray, count: int) -> float:
-    """Share of rows whose class is among the `count` best guesses.
+    """Share of rows, float [n, classes], whose class is among the `count` best guesses.
 
-    Args:
-        scores: float [n, classes]; -inf is no guess, hence never a hit (scikit-learn's
-            `top_k_accuracy_score` would rank it last and count it).
-        labels: int64 [n].
+    -inf is no guess, hence never a hit (scikit-learn's `top_k_accuracy_score` would rank it last
+    and count it).
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     hit = (best == labels[:, None]) & np.isfinite(np.take_along_axis(scores, best, axis=1))

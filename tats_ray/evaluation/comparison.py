@@ -15,24 +15,16 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What is kept of one finished trial.
-
-    Attributes:
-        steps: of pre-training.
-        gflops: operations per pre-training step / 1e9, without decoding.
-        seconds: per pre-training step, as it ran.
-        metrics: accuracies (`linear`, `knn`, `finetune`), last loss, enrichment.
-        curve: enrichment over time: {"step", "moving", "static"} each.
-    """
+    """What is kept of one finished trial."""
 
     arm: str
     ratio: float
     seed: int
-    steps: int
-    gflops: float
-    seconds: float
-    metrics: dict[str, float]
-    curve: list[dict[str, float]]
+    steps: int  # of pre-training
+    gflops: float  # operations per pre-training step / 1e9, without decoding
+    seconds: float  # per pre-training step, as it ran
+    metrics: dict[str, float]  # accuracies (`linear`, `knn`, `finetune`), last loss, enrichment
+    curve: list[dict[str, float]]  # enrichment over time: {"step", "moving", "static"} each
 
 
 @dataclass(frozen=True)
@@ -66,11 +58,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_difference(one: dict[int, float], other: dict[int, float]) -> PairedDifference | None:
-    """Difference over the seeds that both have; None where there are none.
-
-    Args:
-        one, other: seed -> metric.
-    """
+    """Difference of two metrics by seed, over the seeds that both have; None if there are none."""
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
         return None

@@ -51,10 +51,7 @@ def feature_key(plan: ExtractionPlan) -> str:
 
 
 def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
-    """Cached features, or None where there are none of this key.
-
-    Args:
-        videos: rows of the manifest.
+    """Cached features of so many videos, or None where there are none of this key.
 
     Raises:
         FeatureCacheError: the file is of this key, but damaged.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,25 +37,17 @@ _PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """Which features of which videos.
-
-    Attributes:
-        weights: of the autoencoder.
-        views: clips per video.
-        layer: number of the block whose output is taken; None: the last one's, normalised.
-        pool, change: as `pool_tokens`.
-        manifest: one row per video.
-    """
+    """Which features of which videos."""
 
     data: DataSettings
     model: ModelSettings
     grid: TokenGrid
-    weights: State
-    views: int
-    layer: int | None
-    pool: Sequence[int]
-    change: bool
-    manifest: pa.Table
+    weights: State  # of the autoencoder
+    views: int  # clips per video
+    layer: int | None  # block whose output is taken; None: the last one's, normalised
+    pool: Sequence[int]  # as `pool_tokens`
+    change: bool  # as `pool_tokens`
+    manifest: pa.Table  # one row per video
 
     @property
     def width(self) -> int:
@@ -81,15 +74,10 @@ class BlockFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """Features of a manifest's videos.
+    """Features of a manifest's videos."""
 
-    Attributes:
-        features: float32 [V, plan.width] in the manifest's order; zeros for missing videos.
-        missing: path -> reason of every video that cannot be decoded.
-    """
-
-    features: np.ndarray
-    missing: dict[str, str]
+    features: np.ndarray  # float32 [V, plan.width] in the manifest's order; 0 for missing videos
+    missing: dict[str, str]  # path -> reason of every video that cannot be decoded
 
 
 class FrozenEncoder:
@@ -116,9 +104,8 @@ class FrozenEncoder:
             torch.from_numpy(boxes).to(self._device),
             self._plan.data.size,
         )
-        encoder = self._mae.encoder
+        plan, encoder = self._plan, self._mae.encoder
         tokens = self._mae.patch_embedding(self._mae.patches(pixels)) + encoder.positions
-        plan = self._plan
         if plan.layer is None:
             tokens = encoder.norm(encoder.blocks(tokens))
         else:
@@ -169,12 +156,10 @@ def extract_block(
 
 def extract_serially(plan: ExtractionPlan, device: torch.device) -> Iterator[BlockFeatures]:
     """All blocks, in this process."""
-    encoder, decoder = FrozenEncoder(plan, device), DecoderProcess()
-    try:
+    encoder = FrozenEncoder(plan, device)
+    with closing(DecoderProcess()) as decoder:
         for block in range(plan.blocks):
             yield extract_block(plan, block, encoder, decoder)
-    finally:
-        decoder.close()
 
 
 def gather(plan: ExtractionPlan, blocks: Iterable[BlockFeatures]) -> VideoFeatures:

@@ -9,6 +9,7 @@ metric for static distractors tells motion from mere contrast.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +34,12 @@ _PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Clips in model geometry and, for synthetic ones, each token's cover.
+    """Clips in model geometry and, for synthetic ones, each token's cover."""
 
-    Attributes:
-        pixels: float32 [B, 3, T, size, size] in [0, 1].
-        moving, static: float32 [B, N], share of each token inside such objects, or None.
-        motion: float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`, or None.
-    """
-
-    pixels: Tensor
-    motion: Tensor | None
-    moving: Tensor | None
-    static: Tensor | None
+    pixels: Tensor  # float32 [B, 3, T, size, size] in [0, 1]
+    motion: Tensor | None  # float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`
+    moving: Tensor | None  # float32 [B, N], share of each token inside moving objects
+    static: Tensor | None  # float32 [B, N], share of each token inside static distractors
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -57,19 +52,26 @@ class HeldOut:
             *(None if value is None else value[start:stop] for value in optional),
         )
 
+    def enrichment(self, visible: Tensor) -> Enrichment | None:
+        """Of tokens int64 [B, k] that are visible; None without ground truth."""
+        if self.moving is None or self.static is None:
+            return None
+        return Enrichment(enrichment(visible, self.moving), enrichment(visible, self.static))
+
+
+@dataclass(frozen=True)
+class Enrichment:
+    """Pooled over clips; nan where no clip has such an object."""
+
+    moving: float
+    static: float
+
 
 def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
-    """Decodes the middle of the first `limit` readable videos of a manifest.
-
-    Raises:
-        VideoDecodeError: of the first video, where none can be read.
-    """
+    """`decode_middles` of the first `limit` videos of a manifest."""
     rows = read_manifest(manifest).slice(0, limit).to_pylist()
-    decoder = DecoderProcess()
-    try:
+    with closing(DecoderProcess()) as decoder:
         return decode_middles(config, rows, decoder)
-    finally:
-        decoder.close()
 
 
 def decode_middles(
@@ -94,21 +96,18 @@ def decode_middles(
     aspects = np.array([row["width"] / row["height"] for row in kept])
     boxes = torch.from_numpy(crop_boxes(_PLAIN, aspects, seed=0, first=0))
     frames = torch.from_numpy(np.concatenate([clips.frames for clips in decoded]))
-    motion = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
-    covers = None
+    pixels = augment_clips(frames, boxes, config.data.size)
+    motion = moving = static = None
+    fields = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
+    if fields:
+        motion = crop_motion(torch.cat(fields), boxes, config.motion_points, config.data.size)
     if all(row["ground_truth"] is not None for row in kept):
         covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
-    return HeldOut(
-        pixels=augment_clips(frames, boxes, config.data.size),
-        motion=crop_motion(torch.cat(motion), boxes, config.motion_points, config.data.size)
-        if motion
-        else None,
-        moving=torch.cat([moving for moving, _ in covers]) if covers else None,
-        static=torch.cat([static for _, static in covers]) if covers else None,
-    )
+        moving, static = (torch.cat(part) for part in zip(*covers, strict=True))
+    return HeldOut(pixels, motion, moving, static)
 
 
-def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> tuple[Tensor, Tensor]:
+def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> list[Tensor]:
     """Token covers [1, N] of moving and static objects at the decoded frames."""
     indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
     covers = []
@@ -116,15 +115,7 @@ def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> tuple[Tensor
         maps = torch.from_numpy(mask[indices]).float()[None]
         shown = crop_resize(maps, box[None], config.data.size)
         covers.append(token_cover(shown, config.model.tubelet, config.model.patch))
-    return covers[0], covers[1]
-
-
-@dataclass(frozen=True)
-class Enrichment:
-    """Pooled over clips; nan where no clip has such an object."""
-
-    moving: float
-    static: float
+    return covers
 
 
 def token_cover(mask: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -135,10 +126,5 @@ def token_cover(mask: Tensor, tubelet: int, patch: int) -> Tensor:
 
 
 def enrichment(visible: Tensor, cover: Tensor) -> float:
-    """Enrichment of drawn tokens.
-
-    Args:
-        visible: int64 [B, k].
-        cover: float32 [B, N].
-    """
+    """Enrichment of drawn tokens int64 [B, k], by every token's cover, float32 [B, N]."""
     return (cover.gather(1, visible).mean() / cover.mean()).item()

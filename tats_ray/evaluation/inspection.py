@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
-from tats_ray.config.model import TargetSettings
 from tats_ray.data.randomness import Stream, gumbel_rows
-from tats_ray.evaluation.held_out import Enrichment, HeldOut, enrichment
+from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import LearnedSystem, draw_evenly, select_visible, token_speed
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
 from tats_ray.training.checkpoint import RunState
-from tats_ray.training.pretraining_model import MAEState, build_policy
+from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
 _BATCH = 16
@@ -28,22 +27,15 @@ _BATCH = 16
 class Inspection:
     """One batch of clips as a masker and the autoencoder see them.
 
-    Attributes:
-        pixels: float32 [B, 3, T, S, S], the clips.
-        visible: int64 [B, k].
-        log_probs: float32 [B, N] of a learned sampler, or None.
-        speed: float32 [B, N], pixels that each token moves, where the masker or a target reads it.
-        reconstruction: float32 [B, 3, T, S, S]; visible tokens show the clip itself. None where
-            pixels are not a target.
-        error: float32 [B, N], reconstruction error of the masked tokens, 0 at visible ones.
+    Without pixels as a target there are neither a reconstruction nor errors.
     """
 
-    pixels: Tensor
-    visible: Tensor
-    log_probs: Tensor | None
-    speed: Tensor | None
-    reconstruction: Tensor | None
-    error: Tensor | None
+    pixels: Tensor  # float32 [B, 3, T, S, S], the clips
+    visible: Tensor  # int64 [B, k]
+    log_probs: Tensor | None  # float32 [B, N] of a learned sampler
+    speed: Tensor | None  # float32 [B, N], pixels per token, where the masker or a target reads it
+    reconstruction: Tensor | None  # float32 [B, 3, T, S, S]; visible tokens show the clip itself
+    error: Tensor | None  # float32 [B, N], of the masked tokens; 0 at visible ones
 
 
 class Inspector:
@@ -52,8 +44,7 @@ class Inspector:
     def __init__(self, config: Config, state: RunState) -> None:
         self.config = config
         self.mae: MaskedAutoencoder = build_mae(config.model, config.grid, config.run.seed).eval()
-        assert isinstance(state.trainer, MAEState), "states of pre-training are inspected"
-        load_model_state(self.mae, state.trainer.mae)
+        load_model_state(self.mae, state.trainer.files["mae"])
         self.sampler = _sampler(config, state)
 
     @torch.no_grad()
@@ -89,12 +80,13 @@ class Inspector:
         targets = target_index(visible, grid.tokens, grid.tokens - visible.shape[1], None)
         result = self.mae(patches, visible.sort(dim=1).values, targets)
         chosen = self.mae.predicted_pixels(patches, targets)
-        drawn = _in_pixel_scale(result.prediction, chosen, settings.target)
+        # Back from the target's normalisation, by the true patch statistics, as is customary.
+        mean, scale = target_scale(chosen, settings.target)
+        drawn = result.prediction.view_as(chosen) * scale + mean
         # Frames that are not predicted show the one before.
         by_frame = drawn.unflatten(2, (-1, settings.patch**2))
-        drawn = by_frame.repeat_interleave(settings.tubelet // by_frame.shape[2], dim=2).flatten(
-            2, 3
-        )
+        repeats = settings.tubelet // by_frame.shape[2]
+        drawn = by_frame.repeat_interleave(repeats, dim=2).flatten(2, 3)
         filled = scatter_tokens(drawn, targets, grid.tokens) + scatter_tokens(
             gather_tokens(patches, visible), visible, grid.tokens
         )
@@ -103,13 +95,9 @@ class Inspector:
 
     def enrichment(self, clips: HeldOut) -> Enrichment | None:
         """How the run's masker treats moving and static objects; None without truth."""
-        visible = torch.cat(
-            [
-                self.select(clips.rows(start, start + _BATCH), start)[0]
-                for start in range(0, len(clips), _BATCH)
-            ]
-        )
-        return _enrichment(visible, clips)
+        starts = range(0, len(clips), _BATCH)
+        drawn = [self.select(clips.rows(start, start + _BATCH), start)[0] for start in starts]
+        return clips.enrichment(torch.cat(drawn))
 
 
 def _sampler(config: Config, state: RunState) -> Sampler | None:
@@ -121,12 +109,10 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
     if not config.learns_in_step:
         return None
     joint = cast(LearnedSystem, config.masking_system).build_sampler(config.model.width).eval()
-    prefix, trainer = "sampler.", state.trainer
-    assert isinstance(trainer, MAEState), "states of pre-training are inspected"
     weights = {
-        name.removeprefix(prefix): value
-        for name, value in trainer.auxiliary.items()
-        if name.startswith(prefix)
+        name.removeprefix("sampler."): value
+        for name, value in state.trainer.files["auxiliary"].items()
+        if name.startswith("sampler.")
     }
     load_model_state(joint, weights)
     return cast(Sampler, joint)
@@ -134,21 +120,9 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
 
 def random_enrichment(config: Config, clips: HeldOut) -> Enrichment | None:
     """The same for random masks: 1.0 up to chance."""
-    return _enrichment(draw_evenly(_noise(config, 0, len(clips)), config.visible), clips)
-
-
-def _enrichment(visible: Tensor, clips: HeldOut) -> Enrichment | None:
-    if clips.moving is None or clips.static is None:
-        return None
-    return Enrichment(enrichment(visible, clips.moving), enrichment(visible, clips.static))
+    return clips.enrichment(draw_evenly(_noise(config, 0, len(clips)), config.visible))
 
 
 def _noise(config: Config, first: int, rows: int) -> Tensor:
     seed, tokens = config.run.seed, config.grid.tokens
     return torch.from_numpy(gumbel_rows(seed, Stream.MASK, _HELD_OUT + first, rows, tokens))
-
-
-def _in_pixel_scale(prediction: Tensor, patches: Tensor, settings: TargetSettings) -> Tensor:
-    """Undoes the target's normalisation with the true patch statistics, as is customary."""
-    mean, scale = target_scale(patches, settings)
-    return prediction.view_as(patches) * scale + mean

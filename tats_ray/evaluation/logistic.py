@@ -45,19 +45,12 @@ def standardizer(features: Tensor) -> Standardizer:
 
 @dataclass(frozen=True)
 class LogisticModel:
-    """Weights of a fitted classifier.
+    """Weights of a fitted classifier."""
 
-    Attributes:
-        weights: float64 [D, K], of the classes that were trained on.
-        biases: float64 [K].
-        present: int64 [K], which classes these are.
-        gradient: largest entry of the objective's gradient where the solver stopped.
-    """
-
-    weights: Tensor
-    biases: Tensor
-    present: Tensor
-    gradient: float
+    weights: Tensor  # float64 [D, K], of the classes that were trained on
+    biases: Tensor  # float64 [K]
+    present: Tensor  # int64 [K], which classes these are
+    gradient: float  # largest entry of the objective's gradient where the solver stopped
 
     def scores(self, features: Tensor, classes: int) -> Tensor:
         """Standardised features [n, D] -> logits [n, classes]; -inf where never trained on."""
@@ -77,12 +70,9 @@ class LogisticProblem:
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         """Args: features: float64 [n, D], standardised; labels: int64 [n]."""
         self._present, self._targets = torch.unique(labels, return_inverse=True)
-        square = (
-            torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else None
-        )
-        _, singular, self._axes = torch.linalg.svd(
-            features if square is None else square, full_matrices=False
-        )
+        tall = len(features) > features.shape[1]
+        square = torch.linalg.qr(features, mode="r").R if tall else features
+        _, singular, self._axes = torch.linalg.svd(square, full_matrices=False)
         self._curvature = singular.square() / len(features)  # variance along each axis
         self._turned = features @ self._axes.T
 
@@ -133,9 +123,8 @@ def choose_l2(
     if len(grid) == 1:
         return grid[0]
     classes = int(labels.max()) + 1
-    parts = torch.from_numpy(inner_parts(labels.cpu().numpy(), groups, INNER_PARTS, seed)).to(
-        labels.device
-    )
+    rows = inner_parts(labels.cpu().numpy(), groups, INNER_PARTS, seed)
+    parts = torch.from_numpy(rows).to(labels.device)
     right = np.zeros(len(grid), dtype=np.int64)
     for part in parts.unique():
         known, asked = parts != part, parts == part

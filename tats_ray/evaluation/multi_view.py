@@ -6,12 +6,12 @@ the number of processes. A video that cannot be decoded is missing; nothing take
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from tats_ray.config.data import ClipSettings
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.augment import augment_clips
 from tats_ray.data.decode import Sampling
@@ -28,18 +28,13 @@ _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 @dataclass(frozen=True)
 class TestVideo:
-    """One row of a test manifest.
-
-    Attributes:
-        number: row of the manifest.
-        aspect: width / height as shown.
-    """
+    """One row of a test manifest."""
 
     __test__ = False  # no test class
 
-    number: int
+    number: int  # row of the manifest
     path: str
-    aspect: float
+    aspect: float  # width / height as shown
 
 
 @dataclass(frozen=True)
@@ -51,28 +46,16 @@ class VideoScore:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class ViewPlan:
-    """Which clips are decoded of a test video."""
+def decode_views(config: FinetuneConfig, path: str, decoder: DecoderProcess) -> np.ndarray:
+    """The clips of a test video, uint8 [clips, T, H, W, 3] at the stored size.
 
-    data: ClipSettings
-    sampling: Sampling
-    clips: int
-
-    def decode(self, path: str, decoder: DecoderProcess) -> np.ndarray:
-        """uint8 [clips, T, H, W, 3] at the stored size.
-
-        Raises:
-            VideoDecodeError: it cannot be decoded.
-        """
-        starts = temporal_views(self.clips, self.sampling)
-        request = clip_request(self.data, None, path, starts, self.sampling)
-        return decoder.decode(request, self.data.decode_seconds).frames
-
-
-def build_view_plan(config: FinetuneConfig) -> ViewPlan:
-    """The views of a configuration."""
-    return ViewPlan(config.data, config.data.sampling, config.views.temporal)
+    Raises:
+        VideoDecodeError: it cannot be decoded.
+    """
+    data = config.data
+    starts = temporal_views(config.views.temporal, data.sampling)
+    request = clip_request(data, None, path, starts, data.sampling)
+    return decoder.decode(request, data.decode_seconds).frames
 
 
 def temporal_views(clips: int, sampling: Sampling) -> list[float]:
@@ -86,15 +69,8 @@ def temporal_views(clips: int, sampling: Sampling) -> list[float]:
 
 
 def spatial_views(aspect: float, crops: int) -> np.ndarray:
-    """Squares as large as the shorter side: at both ends of the longer side and in its middle.
-
-    Args:
-        aspect: width / height of the video.
-        crops: 3, or 1 for the middle alone.
-
-    Returns:
-        float32 [crops, 5], boxes as those of `crop_boxes`.
-    """
+    """Squares as large as the shorter side: 3 at both ends of the longer side and in its middle, or
+    1 in the middle; boxes float32 [crops, 5] as those of `crop_boxes`."""
     places = np.array([0.5]) if crops == 1 else np.linspace(0.0, 1.0, crops)
     width, height = min(1.0, 1.0 / aspect), min(1.0, aspect)  # shares of the frame's sides
     left, top = places * (1.0 - width), places * (1.0 - height)
@@ -117,13 +93,10 @@ class VideoScorer:
 
     @torch.no_grad()
     def score(self, frames: np.ndarray, aspect: float) -> np.ndarray:
-        """Mean of the views' probabilities: softmax in float32, mean in float64.
+        """Mean of the views' probabilities, float64 [classes]; each view's softmax is in float32.
 
         Args:
             frames: uint8 [clips, T, H, W, 3] at the stored size.
-
-        Returns:
-            float64 [classes].
         """
         config = self.config
         crops = config.views.spatial
@@ -135,15 +108,14 @@ class VideoScorer:
         return logits.float().softmax(dim=-1).double().mean(dim=0).cpu().numpy()
 
 
-def score_videos(plan: ViewPlan, videos: list[TestVideo], scorer: VideoScorer) -> list[VideoScore]:
+def score_videos(videos: list[TestVideo], scorer: VideoScorer) -> list[VideoScore]:
     """Decodes and scores videos one after another, in this process."""
-    decoder = DecoderProcess()
     scores = []
-    for video in videos:
-        try:
-            frames = plan.decode(video.path, decoder)
-            scores.append(VideoScore(video.number, scorer.score(frames, video.aspect)))
-        except VideoDecodeError as error:
-            scores.append(VideoScore(video.number, None, error.reason))
-    decoder.close()
+    with closing(DecoderProcess()) as decoder:
+        for video in videos:
+            try:
+                frames = decode_views(scorer.config, video.path, decoder)
+                scores.append(VideoScore(video.number, scorer.score(frames, video.aspect)))
+            except VideoDecodeError as error:
+                scores.append(VideoScore(video.number, None, error.reason))
     return scores

@@ -23,39 +23,25 @@ _ROWS = 1024  # compared with all training videos at a time
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """Everything that the classifiers see.
+    """Everything that the classifiers see."""
 
-    Attributes:
-        features: float32 [V, D].
-        labels: int64 [V], places in `classes`.
-        groups: one name per video; videos of a group stay together.
-        readable: bool [V]; the others have no features and take no part.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
+    features: np.ndarray  # float32 [V, D]
+    labels: np.ndarray  # int64 [V], places in `classes`
     classes: list[str]
-    groups: list[str]
-    readable: np.ndarray
+    groups: list[str]  # one name per video; videos of a group stay together
+    readable: np.ndarray  # bool [V]; the others have no features and take no part
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One classifier on one split.
-
-    Attributes:
-        scores: float64 [m, classes]; -inf is no guess.
-        labels: int64 [m].
-        majority: share of the tested videos that are of the training part's largest class.
-        settings: what was chosen on the way.
-    """
+    """One classifier on one split."""
 
     split: str
-    scores: np.ndarray
-    labels: np.ndarray
+    scores: np.ndarray  # float64 [m, classes]; -inf is no guess
+    labels: np.ndarray  # int64 [m]
     trained_on: int
-    majority: float
-    settings: dict[str, float]
+    majority: float  # share of the tested videos that are of the training part's largest class
+    settings: dict[str, float]  # chosen on the way
 
 
 @dataclass(frozen=True)
@@ -82,11 +68,10 @@ def evaluate(
         ManifestError: a split has nothing to train on or to test on.
     """
     parts = [_part(videos, split, device) for split in splits]
-    classify = {"linear": _linear, "knn": _neighbours}
+    classes = videos.classes
     return {
         method: summarize(
-            [classify[method](settings, part, len(videos.classes)) for part in parts],
-            videos.classes,
+            [_classify(method, settings, part, len(classes)) for part in parts], classes
         )
         for method in settings.methods
     }
@@ -94,7 +79,7 @@ def evaluate(
 
 def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, Any]:
     """Means and sample deviations over splits; class shares and confusion over all their videos."""
-    counts = sum((confusion(result.scores, result.labels) for result in results), np.int64(0))
+    counts = np.sum([confusion(result.scores, result.labels) for result in results], axis=0)
     shares: dict[str, list[float]] = {
         "top1": [top_share(result.scores, result.labels, 1) for result in results],
         "majority": [result.majority for result in results],
@@ -116,12 +101,8 @@ def summarize(results: Sequence[SplitResult], classes: list[str]) -> dict[str, A
         }
         for place, result in enumerate(results)
     ]
-    by_class = dict(zip(classes, class_shares(np.asarray(counts)), strict=True))
-    return metrics | {
-        "splits": splits,
-        "classes": by_class,
-        "confusion": np.asarray(counts).tolist(),
-    }
+    by_class = dict(zip(classes, class_shares(counts), strict=True))
+    return metrics | {"splits": splits, "classes": by_class, "confusion": counts.tolist()}
 
 
 def neighbour_votes(
@@ -134,10 +115,8 @@ def neighbour_votes(
     exp(similarity / temperature).
 
     Args:
-        known: float [n, D], training features.
-        labels: int64 [n], their classes.
+        known: float [n, D], training features, of classes `labels`, int64 [n].
         asked: float [m, D].
-        count: neighbours that vote, at most all.
 
     Returns:
         float [m, classes]; -inf for classes without a vote, which are no guesses at all.
@@ -170,33 +149,24 @@ def _part(videos: LabelledVideos, split: Split, device: torch.device) -> _Part:
     )
 
 
-def _linear(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
-    l2 = choose_l2(part.known, part.known_labels, part.known_groups, settings.l2, settings.seed)
-    scale = standardizer(part.known)
-    model = LogisticProblem(scale(part.known), part.known_labels).solve(l2, EXACT)
-    scores = model.scores(scale(part.asked), classes)
-    return _result(part, scores, {"l2": l2, "gradient": model.gradient})
-
-
-def _neighbours(settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
-    votes = neighbour_votes(
-        part.known,
-        part.known_labels,
-        part.asked,
-        classes,
-        settings.neighbours,
-        settings.temperature,
-    )
-    return _result(part, votes, {})
-
-
-def _result(part: _Part, scores: Tensor, settings: dict[str, float]) -> SplitResult:
-    largest = int(torch.bincount(part.known_labels).argmax())
+def _classify(method: str, settings: ProbeSettings, part: _Part, classes: int) -> SplitResult:
+    known, labels, asked = part.known, part.known_labels, part.asked
+    chosen = {}
+    if method == "knn":
+        count, temperature = settings.neighbours, settings.temperature
+        scores = neighbour_votes(known, labels, asked, classes, count, temperature)
+    else:
+        l2 = choose_l2(known, labels, part.known_groups, settings.l2, settings.seed)
+        scale = standardizer(known)
+        model = LogisticProblem(scale(known), labels).solve(l2, EXACT)
+        scores = model.scores(scale(asked), classes)
+        chosen = {"l2": l2, "gradient": model.gradient}
+    largest = int(torch.bincount(labels).argmax())
     return SplitResult(
         split=part.name,
         scores=scores.double().cpu().numpy(),
         labels=part.labels,
-        trained_on=len(part.known),
+        trained_on=len(known),
         majority=float((part.labels == largest).mean()),
-        settings=settings,
+        settings=chosen,
     )

@@ -105,10 +105,7 @@ def held_out_split(
     Raises:
         LeakError: a video or group is in both.
     """
-    for kind, known, asked in (
-        ("video", train, test),
-        ("group", train_groups, test_groups),
-    ):
+    for kind, known, asked in (("video", train, test), ("group", train_groups, test_groups)):
         for name in sorted(set(known) & set(asked)):
             raise LeakError(f"{kind} '{name}' is in probe.train and in probe.test")
     return Split("test", np.arange(len(train)), len(train) + np.arange(len(test)))
@@ -118,8 +115,6 @@ def inner_parts(labels: np.ndarray, groups: Sequence[str], parts: int, seed: int
     """Parts with about the same share of each class, for a cross-validation; groups stay whole.
 
     Args:
-        labels: int64 [n].
-        groups: n names.
         parts: as many, or as many as there are groups.
 
     Returns:

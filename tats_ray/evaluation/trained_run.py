@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,15 +21,10 @@ from tats_ray.training.checkpoint import RunState, newest_checkpoint, read_state
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens of a clip stay visible.
+    """Which tokens of a clip stay visible; they are numbered slice by slice, row by row."""
 
-    Attributes:
-        tokens: int64 [k], ascending; tokens are numbered time slice by time slice, row by row.
-        places: int64 [k, 3], time slice, row and column of each on the run's `grid`.
-    """
-
-    tokens: Tensor
-    places: Tensor
+    tokens: Tensor  # int64 [k], ascending
+    places: Tensor  # int64 [k, 3], time slice, row and column of each on the run's `grid`
 
 
 class TrainedRun:
@@ -64,13 +60,10 @@ class TrainedRun:
             VideoDecodeError: the video cannot be decoded.
         """
         data, path = self.settings.data, str(Path(video).absolute())
-        decoder = DecoderProcess()
-        try:
+        with closing(DecoderProcess()) as decoder:
             info = decoder.probe(path, data.decode_seconds)
             row = {"path": path, "ground_truth": None, **asdict(info)}
             clip = decode_middles(self.settings, [row], decoder)
-        finally:
-            decoder.close()
         visible, _ = self._inspector.select(clip, draw)
         tokens = visible[0].sort().values
         shape = (self.grid.time, self.grid.rows, self.grid.columns)

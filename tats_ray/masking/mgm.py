@@ -60,7 +60,9 @@ class MGM:
             guided = -speed
         still = speed.amax(dim=(1, 2)) < self.settings.still_pixels
         score = simulated.where(still[:, None, None], guided)
-        places = _top_with_random_ties(score, slices, self.visible_per_slice)
+        shuffle = slices.argsort(dim=2)  # equal scores come in random order
+        order = score.gather(2, shuffle).argsort(dim=2, descending=True, stable=True)
+        places = shuffle.gather(2, order[:, :, : self.visible_per_slice])
         return tokens_of_slices(places, self.grid)
 
     def _motion_path(self, speed: Tensor) -> Tensor:
@@ -105,10 +107,3 @@ class MGM:
         rows = torch.arange(self.grid.rows, device=device) + 0.5
         columns = torch.arange(self.grid.columns, device=device) + 0.5
         return torch.cartesian_prod(rows, columns)
-
-
-def _top_with_random_ties(score: Tensor, noise: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest scores, int64 [B, T', count]; equal scores in random order."""
-    shuffle = noise.argsort(dim=2)
-    order = score.gather(2, shuffle).argsort(dim=2, descending=True, stable=True)
-    return shuffle.gather(2, order[:, :, :count])

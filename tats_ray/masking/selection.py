@@ -20,15 +20,12 @@ class FixedSystem(MaskingSystem, Protocol):
     """A system that nothing trains."""
 
     def select(self, noise: Tensor, view: Tensor | None) -> Tensor:
-        """Draws visible tokens.
+        """Draws visible tokens, int64 [B, k]: distinct, in the order drawn where there is one.
 
         Args:
             noise: float32 [B, N], standard Gumbel, one row per clip.
             view: by `reads`: None, patch tokens [B, N, d], or motion [B, T', 2 rows, 2 columns, 2]
                 in pixels of the model input, x before y.
-
-        Returns:
-            int64 [B, k], distinct, in the order drawn where there is one.
         """
         ...
 
@@ -37,12 +34,9 @@ class LearnedSystem(MaskingSystem, Protocol):
     """A system that draws from a sampler's policy by Gumbel-top-k."""
 
     def build_sampler(self, token_width: int) -> nn.Module:
-        """A sampler with fresh weights and the methods of `tats_ray.models.samplers.Sampler`; one
-        that rollouts train has those of `TrajectorySampler`.
-
-        Args:
-            token_width: of the patch tokens that it reads.
-        """
+        """A sampler with fresh weights over patch tokens of this width, with the methods of
+        `tats_ray.models.samplers.Sampler`; one that rollouts train has those of
+        `TrajectorySampler`."""
         ...
 
 
@@ -112,14 +106,8 @@ def tokens_of_slices(places: Tensor, grid: TokenGrid) -> Tensor:
 
 
 def token_speed(motion: Tensor) -> Tensor:
-    """Mean length of the 2 x 2 displacements of each token.
-
-    Args:
-        motion: float [B, T', 2 rows, 2 columns, 2].
-
-    Returns:
-        float [B, T', rows * columns], in the unit of `motion`.
-    """
+    """Mean length of the 2 x 2 displacements of each token, in their unit: float
+    [B, T', 2 rows, 2 columns, 2] -> [B, T', rows * columns]."""
     from einops import reduce
 
     return reduce(motion.norm(dim=-1), "b t (r p) (c q) -> b t (r c)", "mean", p=2, q=2)

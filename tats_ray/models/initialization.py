@@ -32,8 +32,3 @@ def initialize(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def new_mask_token(width: int) -> nn.Parameter:
-    """Normal with a deviation of .02, cut off at one deviation."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-0.02, b=0.02))

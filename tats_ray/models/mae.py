@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import ModelSettings
-from tats_ray.models.initialization import initialize, new_mask_token, seeded
+from tats_ray.models.initialization import initialize, seeded
 from tats_ray.models.tokens import (
     gather_tokens,
     masked_index,
@@ -82,7 +82,10 @@ class Decoder(nn.Module):
         super().__init__()
         width, heads, depth = model.decoder.width, model.decoder.heads, model.decoder.depth
         self.embedding = nn.Linear(model.width, width, bias=False)
-        self.mask_token = new_mask_token(width) if mask_token is None else mask_token
+        if mask_token is None:  # normal with a deviation of .02, cut off at one deviation
+            start = nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-0.02, b=0.02)
+            mask_token = nn.Parameter(start)
+        self.mask_token = mask_token
         self.blocks = nn.Sequential(*(_block(width, heads) for _ in range(depth)))
         self.norm = _Norm(width)
         self.head = nn.Linear(width, values)
@@ -123,13 +126,8 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder(self.patch_embedding(gather_tokens(patches, visible)), visible)
 
     def forward(self, patches: Tensor, visible: Tensor, targets: Tensor) -> Reconstruction:
-        """Reconstructs masked tokens from visible ones.
-
-        Args:
-            patches: float [B, N, V, 3] in [0, 1].
-            visible: int64 [B, k].
-            targets: int64 [B, q], masked tokens to predict.
-        """
+        """Reconstructs the masked tokens int64 [B, q] of patches float [B, N, V, 3] in [0, 1]
+        from the visible ones int64 [B, k]."""
         return self.reconstruct(patches, self.encode(patches, visible), visible, targets)
 
     def reconstruct(
@@ -161,7 +159,6 @@ def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None)
 
     Args:
         visible: int64 [B, k].
-        tokens: tokens per clip.
         count: q, at most tokens - k.
         noise: float [B, tokens] that chooses the subset; None predicts every masked token.
 
@@ -188,10 +185,5 @@ def encoder_blocks(model: ModelSettings, drop_path: float = 0.0) -> nn.Sequentia
     return blocks
 
 
-_MLP_RATIO = 4.0  # hidden width / width, in every ViT that is compared here
-
-
 def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
-    return Block(
-        width, heads, mlp_ratio=_MLP_RATIO, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm
-    )
+    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm)

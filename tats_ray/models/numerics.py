@@ -46,15 +46,10 @@ ALONE = Ranks()
 
 @dataclass(frozen=True)
 class Fault:
-    """A step that was not finite.
+    """A step that was not finite."""
 
-    Attributes:
-        what: step, ranks and metrics, for people.
-        clips: places in the stream of the clips that these ranks stepped on.
-    """
-
-    what: str
-    clips: tuple[int, ...]
+    what: str  # step, ranks and metrics, for people
+    clips: tuple[int, ...]  # places in the stream of the clips that these ranks stepped on
 
 
 def spread(loss: Tensor) -> Tensor:
@@ -71,16 +66,14 @@ class OwnGradients:
     def __init__(self, model: DistributedDataParallel, device: torch.device) -> None:
         self._bad = torch.zeros((), device=device)
         # DDP refuses a hook whose annotations are strings, as they all are here.
-        model.register_comm_hook(
-            self,
-            lambda own, bucket: _record_and_average(own, bucket),  # noqa: PLW0108
-        )
+        model.register_comm_hook(self, lambda own, bucket: own.record_and_average(bucket))
 
-    def record(self, gradients: Tensor) -> None:
-        """Takes a part of the gradients of the step."""
+    def record_and_average(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """DDP's communication hook: what DDP does without one, behind a look at the bucket."""
         # The largest magnitude: unlike a sum it does not overflow.
-        largest = torch.linalg.vector_norm(gradients, math.inf)
+        largest = torch.linalg.vector_norm(bucket.buffer(), math.inf)
         self._bad = torch.maximum(self._bad, nonfinite(largest))
+        return allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
     def take(self) -> Tensor:
         """1.0 on the device where a part recorded since the last call was not finite, else 0.0."""
@@ -107,12 +100,6 @@ def locate(ranks: Ranks, own: Tensor, clips: np.ndarray) -> tuple[list[int], tup
     rows = ranks.gather(row).tolist()
     at_fault = [rank for rank, told in enumerate(rows) if told[0]] or list(range(ranks.size))
     return at_fault, tuple(int(place) for rank in at_fault for place in rows[rank][1:])
-
-
-def _record_and_average(own: OwnGradients, bucket: Any) -> torch.futures.Future[Tensor]:
-    """DDP's communication hook: what DDP does without one, behind a look at the bucket."""
-    own.record(bucket.buffer())
-    return allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

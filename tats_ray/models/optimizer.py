@@ -36,11 +36,7 @@ def build_adamw(
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """The rate of a step: warm-up, then a half cosine.
-
-    Args:
-        step: 0-based step that is about to be taken.
-    """
+    """The rate of the step that is about to be taken (0-based): warm-up, then a half cosine."""
     peak, final, warmup_steps, steps = schedule
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -64,10 +60,7 @@ class GuardedOptimizer:
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.AdamW,
-        gradient_clip: float | None,
-        skip_limit: int = 0,
+        self, optimizer: torch.optim.AdamW, gradient_clip: float | None, skip_limit: int = 0
     ) -> None:
         self.optimizer = optimizer
         self.gradient_clip = gradient_clip if gradient_clip is not None else math.inf

@@ -3,6 +3,7 @@ AdaMAE's with its sampling loss (Bandara et al. 2023, section 3.3; details as it
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -89,10 +90,7 @@ class TrajectorySampler(nn.Module):
             ConfigError: the heads do not divide the width.
         """
         super().__init__()
-
-        def trunk() -> Trunk:
-            return Trunk(token_width, grid, width=width, heads=heads, blocks=blocks, mlp=mlp)
-
+        trunk = partial(Trunk, token_width, grid, width=width, heads=heads, blocks=blocks, mlp=mlp)
         self.actor_trunk = trunk()
         self.actor_head = nn.Linear(width, 1, bias=False)  # cancels in the softmax
         self.critic_trunk = None if shared_trunk else trunk()
@@ -125,9 +123,6 @@ class TrajectorySampler(nn.Module):
         return self.critic_head(features.mean(dim=1)).float().squeeze(-1)
 
 
-_MLP_RATIO = 4.0
-
-
 class AdaMAESampler(nn.Module):
     """One transformer block over the patch tokens and its own positions, linear, softmax."""
 
@@ -138,14 +133,7 @@ class AdaMAESampler(nn.Module):
         super().__init__()
         # Zero at the start; decayed like a matrix, as the code does.
         self.position_embedding = nn.Parameter(torch.zeros(grid.tokens, width))
-        self.block = Block(
-            width,
-            heads,
-            qkv_bias=False,
-            mlp_ratio=_MLP_RATIO,
-            proj_drop=dropout,
-            norm_layer=nn.LayerNorm,
-        )
+        self.block = Block(width, heads, proj_drop=dropout, norm_layer=nn.LayerNorm)
         # As the code: what the hidden layer gives is not dropped, as timm would.
         self.block.mlp.drop1 = nn.Identity()
         self.head = nn.Linear(width, 1)
@@ -163,11 +151,7 @@ class AdaMAESampler(nn.Module):
 def sampling_loss(log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
     """-mean over the masked tokens of log p x error; the error is a constant.
 
-    The code's form of the paper's equation 4 (a mean of log p instead of a sum of p).
-
-    Args:
-        log_probs: float32 [B, N].
-        targets: int64 [B, q], predicted masked tokens.
-        error: float32 [B, q].
+    The code's form of the paper's equation 4 (a mean of log p instead of a sum of p), of log p
+    float32 [B, N], the predicted masked tokens int64 [B, q] and their errors float32 [B, q].
     """
     return -(log_probs.gather(1, targets) * error.detach()).mean()

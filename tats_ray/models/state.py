@@ -48,11 +48,11 @@ def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """AdamW's moments and step counts, keyed `<parameter>/<moment>`."""
-    flat: State = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            flat[f"{name}/{key}"] = _to_numpy(value)
-    return flat
+    return {
+        f"{name}/{key}": _to_numpy(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def load_optimizer_state(

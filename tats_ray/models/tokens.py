@@ -17,14 +17,8 @@ MOTION_VALUES = 8  # of a token's motion target: (x, y) of 2 x 2 points
 
 
 def patchify(pixels: Tensor, tubelet: int, patch: int) -> Tensor:
-    """Cuts clips into tubelets, ordered frame-major.
-
-    Args:
-        pixels: float [B, 3, T, H, W].
-
-    Returns:
-        float [B, N, V, 3] with V = tubelet * patch * patch values per channel.
-    """
+    """Cuts clips float [B, 3, T, H, W] into tubelets, frame-major: [B, N, V, 3] with
+    V = tubelet * patch * patch values per channel."""
     return rearrange(
         pixels, "b c (t u) (h p) (w q) -> b (t h w) (u p q) c", u=tubelet, p=patch, q=patch
     )
@@ -54,11 +48,8 @@ def position_table(kind: str, grid: TokenGrid, width: int) -> Tensor:
 
 
 def sinusoid_1d(places: Tensor, width: int) -> Tensor:
-    """Sinusoids of one coordinate; over the flat token index the code of VideoMAE and AdaMAE.
-
-    Returns:
-        float32 [len(places), width]; even columns are sines, odd ones cosines.
-    """
+    """Sinusoids of one coordinate, float32 [len(places), width]; even columns are sines, odd ones
+    cosines. Over the flat token index they are those of VideoMAE's and AdaMAE's code."""
     column = torch.arange(width, dtype=torch.float64)
     rate = torch.pow(10000.0, -2.0 * torch.div(column, 2, rounding_mode="floor") / width)
     angle = places.double()[:, None] * rate
@@ -83,22 +74,16 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.view(shape).expand(*index.shape, *tokens.shape[2:]))
 
 
-def scatter_tokens(values: Tensor, index: Tensor, tokens: int, fill: float = 0.0) -> Tensor:
-    """Puts values at their tokens: [B, k, ...] and int64 [B, k] -> [B, tokens, ...]."""
+def scatter_tokens(values: Tensor, index: Tensor, tokens: int) -> Tensor:
+    """Puts values at their tokens, else 0: [B, k, ...] and int64 [B, k] -> [B, tokens, ...]."""
     shape = index.shape + (1,) * (values.dim() - 2)
-    out = values.new_full((values.shape[0], tokens, *values.shape[2:]), fill)
+    out = values.new_zeros((values.shape[0], tokens, *values.shape[2:]))
     return out.scatter(1, index.view(shape).expand(values.shape), values)
 
 
 def masked_index(visible: Tensor, tokens: int) -> Tensor:
-    """The tokens that are not visible, ascending.
-
-    Args:
-        visible: int64 [B, k], distinct per row, in any order.
-
-    Returns:
-        int64 [B, tokens - k].
-    """
+    """The tokens that are not visible, ascending, int64 [B, tokens - k]; the visible ones,
+    int64 [B, k], are distinct per row, in any order."""
     hidden = torch.ones(visible.shape[0], tokens, dtype=torch.int8, device=visible.device)
     hidden.scatter_(1, visible, 0)
     # A stable descending sort puts the hidden tokens first, in index order, with a static shape.
@@ -107,28 +92,19 @@ def masked_index(visible: Tensor, tokens: int) -> Tensor:
 
 
 def reconstruction_target(patches: Tensor, target: TargetSettings) -> Tensor:
-    """Pixel values that the decoder predicts: (pixels - mean) / scale, as `target_scale`.
-
-    Args:
-        patches: float [B, k, V, 3] in [0, 1].
-
-    Returns:
-        float32 [B, k, V * 3].
-    """
+    """Pixel values that the decoder predicts: (pixels - mean) / scale, as `target_scale`;
+    float [B, k, V, 3] in [0, 1] -> float32 [B, k, V * 3]."""
     values = patches.float()
     mean, scale = target_scale(values, target)
     return ((values - mean) / scale).flatten(2)
 
 
 def target_scale(values: Tensor, target: TargetSettings) -> tuple[Tensor, Tensor]:
-    """What the pixels of a token are normalised by.
+    """What the pixels of each token, float32 [B, k, V, 3], are normalised by.
 
     `channel` takes every colour channel of the token on its own and adds epsilon to the unbiased
     deviation (VideoMAE's and AdaMAE's code); `joint` takes all values of the token and adds epsilon
     to the variance (MAE-ST's code); `none` keeps pixels.
-
-    Args:
-        values: float32 [B, k, V, 3].
 
     Returns:
         mean and scale, [B, k, 1, 3] or [B, k, 1, 1]; 0 and 1 for `none`.
@@ -147,16 +123,10 @@ def target_scale(values: Tensor, target: TargetSettings) -> tuple[Tensor, Tensor
 
 def motion_target(motion: Tensor, normalize: str) -> Tensor:
     """TrackMAE's target (Vandeghen et al. 2026): displacements of the points that start in each
-    token's place.
+    token's place, [B, T', 2 rows, 2 columns, 2] in pixels of the model input -> float32 [B, N, 8].
 
     `patch` subtracts the token's mean motion and divides by its deviation, per axis, as TrackMAE's
     code does; `none` keeps pixels; `clip` divides by the deviation over the whole clip.
-
-    Args:
-        motion: float [B, T', 2 rows, 2 columns, 2] in pixels of the model input.
-
-    Returns:
-        float32 [B, N, 8].
     """
     points = rearrange(motion.float(), "b t (r p) (c q) d -> b (t r c) (p q) d", p=2, q=2)
     if normalize == "patch":
@@ -170,11 +140,8 @@ def motion_target(motion: Tensor, normalize: str) -> Tensor:
 def copy_error(targets: Tensor, grid: TokenGrid) -> Tensor:
     """Error of the better copy of each token: from its place one time slice before or after.
 
-    Args:
-        targets: float32 [B, N, V], targets of all tokens.
-
-    Returns:
-        float32 [B, N], in the unit of the reconstruction error; infinite with a single slice.
+    Targets of all tokens float32 [B, N, V] -> float32 [B, N], in the unit of the reconstruction
+    error; infinite with a single slice.
     """
     slices = targets.unflatten(1, (grid.time, grid.per_slice))
     change = (slices[:, 1:] - slices[:, :-1]).square().mean(dim=-1)  # [B, time - 1, places]

@@ -24,10 +24,10 @@ class ReconstructionEnvironment:
     def __init__(
         self, mae: MaskedAutoencoder, inputs: ClipInputs, *, precision: str, copy_clipped: bool
     ) -> None:
-        """Args:
-        mae: the autoencoder to ask, on the device to compute on.
-        precision: as `train.precision`.
-        copy_clipped: whether errors are bounded by that of copying the token over time.
+        """
+        Args:
+            mae: the autoencoder to ask, on the device to compute on.
+            copy_clipped: whether errors are bounded by that of copying the token over time.
         """
         self.mae = mae
         self.inputs = inputs
@@ -70,12 +70,9 @@ class ReconstructionEnvironment:
         with autocast(self.precision, self.device):
             error = self.mae(self._patches, visible.sort(dim=1).values, targets).error
         if self._copy_clipped:
-            error = torch.minimum(error, self._copy_error(self._patches).gather(1, targets))
+            tokens = torch.arange(inputs.grid.tokens, device=visible.device)
+            pixels = self.mae.predicted_pixels(self._patches, tokens.expand(len(visible), -1))
+            wanted = reconstruction_target(pixels, self.mae.settings.target)
+            copied = copy_error(wanted, inputs.grid)  # from the slice before or after, [B, N]
+            error = torch.minimum(error, copied.gather(1, targets))
         return targets, error
-
-    def _copy_error(self, patches: Tensor) -> Tensor:
-        """Error of copying each token from the slice before or after, float32 [B, N]."""
-        grid = self.inputs.grid
-        tokens = torch.arange(grid.tokens, device=patches.device)
-        pixels = self.mae.predicted_pixels(patches, tokens.expand(len(patches), -1))
-        return copy_error(reconstruction_target(pixels, self.mae.settings.target), grid)

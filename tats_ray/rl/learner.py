@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,14 +20,7 @@ from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.models.tokens import patchify
 from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.rollout import Rollout, collect_rollout, join_rollouts
-from tats_ray.rl.update import (
-    Policy,
-    UpdatePlace,
-    UpdateSummary,
-    build_ppo_batch,
-    ppo_update,
-    read_update,
-)
+from tats_ray.rl.update import Policy, UpdateSummary, build_ppo_batch, ppo_update, read_update
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,6 @@ class PolicyLearner:
     """Updates a sampler on rollouts, with the one PPO update that all modes share."""
 
     def __init__(self, sampler: TrajectorySampler, settings: LearnerSettings) -> None:
-        """Args: sampler: on the device to compute on."""
         rl = settings.rl
         self.sampler = sampler
         self.settings = settings
@@ -116,7 +109,7 @@ class PolicyLearner:
             settings.rl,
             minibatch_clips=settings.minibatch_clips,
         )
-        return read_update(trace, self.optimizer, UpdatePlace(step, clips.stream_indices, ranks))
+        return read_update(trace, self.optimizer, step, clips.stream_indices, ranks)
 
     def state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""
@@ -143,11 +136,7 @@ class PolicyLearner:
 
 class InProcessPolicy:
     """Rollout worker and PPO learner in one process; its environment is the autoencoder in
-    training.
-
-    Attributes:
-        version: updates so far.
-    """
+    training, and `version` counts updates."""
 
     def __init__(self, environment: ReconstructionEnvironment, learner: PolicyLearner) -> None:
         self.environment = environment
@@ -162,23 +151,11 @@ class InProcessPolicy:
         """Rollouts of the clips; the autoencoder is of version `step`."""
         rl = self.learner.settings.rl
         self.environment.version = step
+        collect = partial(collect_rollout, policy_version=self.version, draws=rl.draws_per_clip)
         # In the same chunks as rollout workers take, so that sums are rounded alike.
-        chunks = [
-            clips.rows(start, start + rl.rollout_clips)
-            for start in range(0, len(clips), rl.rollout_clips)
-        ]
-        return join_rollouts(
-            [
-                collect_rollout(
-                    self.environment,
-                    self.sampler,
-                    chunk,
-                    policy_version=self.version,
-                    draws=rl.draws_per_clip,
-                )
-                for chunk in chunks
-            ]
-        )
+        size, starts = rl.rollout_clips, range(0, len(clips), rl.rollout_clips)
+        chunks = [clips.rows(start, start + size) for start in starts]
+        return join_rollouts([collect(self.environment, self.sampler, chunk) for chunk in chunks])
 
     def update(self, rollout: Rollout, clips: Clips, step: int) -> UpdateSummary:
         """One PPO update; errors as `PolicyLearner.update`."""

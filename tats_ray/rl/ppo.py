@@ -74,14 +74,10 @@ def _action_log_prob(log_probs: Tensor, batch: PPOBatch, settings: RLSettings) -
         return gather_log_probs(log_probs, batch.targets)
     if settings.set_log_prob == "plackett_luce":
         return plackett_luce_log_prob(log_probs, batch.visible).mean(dim=2)
-    members = batch.visible if settings.log_prob_over == "visible" else _masked(batch, log_probs)
-    return set_log_prob(log_probs, members)
-
-
-def _masked(batch: PPOBatch, log_probs: Tensor) -> Tensor:
-    draws = batch.visible.shape[1]
+    if settings.log_prob_over == "visible":
+        return set_log_prob(log_probs, batch.visible)
     masked = masked_index(batch.visible.flatten(0, 1), log_probs.shape[1])
-    return masked.unflatten(0, (-1, draws))
+    return set_log_prob(log_probs, masked.unflatten(0, batch.visible.shape[:2]))
 
 
 def plackett_luce_log_prob(log_probs: Tensor, drawn: Tensor) -> Tensor:
@@ -128,7 +124,6 @@ def compute_advantages(error: Tensor, value: Tensor, settings: RLSettings) -> Ad
     Args:
         error: float32 [B, D, q], per-token reconstruction errors of D draws.
         value: float32 [B], the critic's expectation before the update.
-        settings: credit, reward_sign, baseline and whiten decide.
     """
     reward = settings.reward_sign * error
     value_target = reward.mean(dim=(1, 2))

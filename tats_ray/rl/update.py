@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.rl import RLSettings
-from tats_ray.models.numerics import ALONE, Fault, Ranks, autocast, locate, spread
+from tats_ray.models.numerics import Fault, Ranks, autocast, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
 from tats_ray.rl.ppo import PPOBatch, PPOLoss, compute_advantages, ppo_loss
@@ -35,15 +35,6 @@ class UpdateSummary:
 
     metrics: dict[str, float]
     skipped: list[Fault] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class UpdatePlace:
-    """Which update this is: 0-based step of the run, and this rank's clips, int64 [b]."""
-
-    step: int
-    clips: np.ndarray
-    ranks: Ranks = ALONE
 
 
 @torch.no_grad()
@@ -90,7 +81,9 @@ def ppo_update(
         minibatch_clips: clips of one minibatch of this learner.
     """
     trace = UpdateTrace([], [], [])
-    for minibatch in _minibatches(batch, settings.epochs, minibatch_clips):
+    starts = range(0, len(batch.tokens), minibatch_clips)
+    for start in list(starts) * settings.epochs:
+        minibatch = PPOBatch(*(column[start : start + minibatch_clips] for column in batch))
         loss = ppo_loss(policy(minibatch.tokens), minibatch, settings)
         optimizer.zero_grad()
         spread(loss.total).backward()
@@ -101,10 +94,14 @@ def ppo_update(
 
 
 def read_update(
-    trace: UpdateTrace, optimizer: GuardedOptimizer, place: UpdatePlace
+    trace: UpdateTrace, optimizer: GuardedOptimizer, step: int, clips: np.ndarray, ranks: Ranks
 ) -> UpdateSummary:
     """Means over the minibatches (largest ratio: maximum), read from the device at once; all ranks
     call it after the same update.
+
+    Args:
+        step: 0-based, of the run.
+        clips: int64 [b], places of this rank's clips in the stream.
 
     Raises:
         NonFiniteError: more than `train.skip_nonfinite` gradients of the run were not finite; from
@@ -117,8 +114,14 @@ def read_update(
     metrics = _named(values[: len(head)])
     skipped = []
     if not all(good):
-        own = torch.stack(trace.own_faults).amax()
-        fault = _describe(metrics, place, own)
+        learners, at_fault = locate(ranks, torch.stack(trace.own_faults).amax(), clips)
+        where = f", PPO learner {', '.join(map(str, learners))}" if ranks.size > 1 else ""
+        fault = Fault(
+            f"step {step + 1}{where}: PPO's gradient or loss is not finite (policy loss "
+            f"{metrics['ppo/policy']:.3g}, value loss {metrics['ppo/value']:.3g}, largest ratio "
+            f"{metrics['ppo/ratio_max']:.3g})",
+            at_fault,
+        )
         skipped = [optimizer.skip(fault, good.count(False), _REMEDY)]
         rest = table[good]
         mean = torch.cat([rest.mean(dim=0), rest[:, -1].amax()[None]]) if len(rest) else None
@@ -129,24 +132,6 @@ def read_update(
 
 
 _REMEDY = "lower rl.lr, or let train.skip_nonfinite such updates be left out"
-
-
-def _minibatches(batch: PPOBatch, epochs: int, size: int) -> Iterator[PPOBatch]:
-    for _ in range(epochs):
-        for start in range(0, len(batch.tokens), size):
-            yield PPOBatch(*(column[start : start + size] for column in batch))
-
-
-def _describe(metrics: dict[str, float], place: UpdatePlace, own: Tensor) -> Fault:
-    """The minibatches that were left out, with the learners and clips that they came from."""
-    learners, clips = locate(place.ranks, own, place.clips)
-    where = f", PPO learner {', '.join(map(str, learners))}" if place.ranks.size > 1 else ""
-    return Fault(
-        f"step {place.step + 1}{where}: PPO's gradient or loss is not finite (policy loss "
-        f"{metrics['ppo/policy']:.3g}, value loss {metrics['ppo/value']:.3g}, largest ratio "
-        f"{metrics['ppo/ratio_max']:.3g})",
-        clips,
-    )
 
 
 def _named(values: list[float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,7 @@ _PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0
 
 
 def write_comparison(folder: Path, settings: CompareSettings, comparison: Comparison) -> list[Path]:
-    """Writes `results.csv` (every trial), `results.md` (tables) and the plots.
-
-    Returns:
-        The files.
+    """Writes `results.csv` (every trial), `results.md` (tables) and the plots; returns the files.
 
     Raises:
         StorageError: disk full or read-only; what was there before stays.
@@ -31,12 +29,15 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
     if not comparison.results:
         return []
     tables, trials = folder / "results.md", folder / "results.csv"
-    for file, text in ((tables, _markdown(settings, comparison)), (trials, _csv(comparison))):
+    header, rows = _rows(settings, comparison, [*_ACCURACIES, *_PLAIN])
+    lines = [header, ["---"] * len(header), *rows]
+    markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    for file, text in ((tables, markdown), (trials, _csv(comparison))):
         with replacing(file) as aside:
             aside.write_text(text, encoding="utf-8")
     draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {
-        "accuracy_by_ratio.png": _draw_by_ratio,
-        "accuracy_by_cost.png": _draw_by_cost,
+        "accuracy_by_ratio.png": partial(_draw_accuracy, by_cost=False),
+        "accuracy_by_cost.png": partial(_draw_accuracy, by_cost=True),
     }
     if any(result.curve for result in comparison.results):
         draw["enrichment.png"] = _draw_enrichment
@@ -51,12 +52,6 @@ def log_comparison(title: str, settings: CompareSettings, comparison: Comparison
         return
     wanted = list(dict.fromkeys([settings.metric, "moving", "static"]))
     log_table(title, *_rows(settings, comparison, wanted))
-
-
-def _markdown(settings: CompareSettings, comparison: Comparison) -> str:
-    header, rows = _rows(settings, comparison, [*_ACCURACIES, *_PLAIN])
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _rows(
@@ -126,35 +121,28 @@ def _csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def _draw_by_ratio(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
-    for arm in settings.arms:
-        points = _points(settings, comparison, arm)
-        _draw_arm(axis, settings.metric, arm, [(ratio, spread) for ratio, spread, _ in points], "-")
-    axis.set_xlabel("share of masked tokens")
-    axis.set_ylabel(_axis_label(settings.metric))
-
-
-def _draw_by_cost(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
-    for arm in settings.arms:
-        points = _points(settings, comparison, arm)
-        shown = [(cost, spread) for _, spread, cost in points]
-        _draw_arm(axis, settings.metric, arm, shown, "none")
-        for ratio, spread, cost in points:
-            axis.annotate(f" {ratio:g}", (cost, _scale(settings.metric) * spread.mean), fontsize=7)
-    axis.set_xlabel("pre-training, TFLOP")
-    axis.set_ylabel(_axis_label(settings.metric))
-
-
-def _draw_arm(
-    axis: Any, metric: str, arm: str, points: Sequence[tuple[float, Spread]], line: str
+def _draw_accuracy(
+    axis: Any, settings: CompareSettings, comparison: Comparison, *, by_cost: bool
 ) -> None:
-    """Means of one arm's cells with their deviations."""
-    axis.errorbar(
-        [place for place, _ in points],
-        [_scale(metric) * spread.mean for _, spread in points],
-        yerr=[_bar(metric, spread) for _, spread in points],
-        marker="o", capsize=3, linestyle=line, label=arm,
-    )  # fmt: skip
+    """Mean and deviation of each arm's cells, over the mask ratio or over the cost."""
+    metric, scale = settings.metric, _scale(settings.metric)
+    for arm in settings.arms:
+        ratios = [ratio for ratio, name in comparison.cells() if name == arm]
+        cells = {ratio: comparison.summary(ratio, arm) for ratio in ratios}
+        cells = {ratio: cell for ratio, cell in cells.items() if metric in cell}
+        places = [cell["tflops"].mean if by_cost else ratio for ratio, cell in cells.items()]
+        means = [scale * cell[metric].mean for cell in cells.values()]
+        deviations = [scale * cell[metric].deviation for cell in cells.values()]
+        axis.errorbar(
+            places, means, yerr=[0.0 if math.isnan(bar) else bar for bar in deviations],
+            marker="o", capsize=3, linestyle="none" if by_cost else "-", label=arm,
+        )  # fmt: skip
+        if by_cost:
+            for ratio, place, mean in zip(cells, places, means, strict=True):
+                axis.annotate(f" {ratio:g}", (place, mean), fontsize=7)
+    axis.set_xlabel("pre-training, TFLOP" if by_cost else "share of masked tokens")
+    accuracy = metric in _ACCURACIES
+    axis.set_ylabel(f"{metric} accuracy, %" if accuracy else metric.replace("_", " "))
 
 
 def _draw_enrichment(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:
@@ -167,28 +155,6 @@ def _draw_enrichment(axis: Any, settings: CompareSettings, comparison: Compariso
     axis.axhline(1.0, color="grey", linewidth=0.5)
     axis.set_xlabel("step")
     axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: static distractors)")
-
-
-def _points(
-    settings: CompareSettings, comparison: Comparison, arm: str
-) -> list[tuple[float, Spread, float]]:
-    """Ratio, accuracy and cost of the cells of an arm that have them."""
-    summaries = [
-        (ratio, comparison.summary(ratio, arm)) for ratio, name in comparison.cells() if name == arm
-    ]
-    return [
-        (ratio, summary[settings.metric], summary["tflops"].mean)
-        for ratio, summary in summaries
-        if settings.metric in summary
-    ]
-
-
-def _bar(metric: str, spread: Spread) -> float:
-    return 0.0 if math.isnan(spread.deviation) else _scale(metric) * spread.deviation
-
-
-def _axis_label(metric: str) -> str:
-    return f"{metric} accuracy, %" if metric in _ACCURACIES else metric.replace("_", " ")
 
 
 def _save(

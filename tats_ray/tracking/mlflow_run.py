@@ -47,7 +47,13 @@ class MLflowRun:
             records: `metrics.jsonl`, which the store catches up from.
             found: called with the run's id, from the background, as soon as it is known.
         """
-        import_mlflow()
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the thread repeats calls
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it may hold a password
+        import mlflow  # noqa: F401  # here, where no other thread imports
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.run_id: str | None = None
         self._config, self._key, self._found = config, key or uuid.uuid4().hex, found
         self._reader = None if records is None else RecordReader(records)
@@ -60,10 +66,9 @@ class MLflowRun:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
-    def wait_id(self) -> str | None:
-        """The run's id; None where the store does not tell it within `tracking.wait_seconds`."""
+    def wait_id(self) -> None:
+        """Waits until `run_id` is known, `tracking.wait_seconds` at most."""
         self._known.wait(self._config.tracking.wait_seconds)
-        return self.run_id
 
     def log_result(self, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of a finished run, as `test/<name>`."""
@@ -183,23 +188,12 @@ class StoredRun(NamedTuple):
     last_step: int
 
 
-def import_mlflow() -> None:
-    """Imports MLflow, with its settings; to be called where no other thread imports."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the caller repeats calls
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it may hold a password
-    import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def open_run(config: TrackedConfig, key: str, found: Callable[[str], None]) -> StoredRun:
     """Finds the run or creates it, marks it as running, and sends the parameters that it lacks.
 
     Args:
         key: the same for every part of a run, and for no other run.
-        found: called with the run's id as soon as it is known.
+        found: as of `MLflowRun`.
     """
     from mlflow import MlflowClient
     from mlflow.entities import Param

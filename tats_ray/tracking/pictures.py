@@ -20,11 +20,8 @@ _INCHES = 1.1  # of one small image
 
 
 def save_pictures(inspection: Inspection, grid: TokenGrid, folder: Path, step: int) -> list[Path]:
-    """Draws every clip of an inspection; one column per time slice of tokens.
-
-    Returns:
-        The files, `step_<n>_clip_<i>.png`.
-    """
+    """Draws every clip of an inspection, one column per time slice of tokens; returns the files,
+    `step_<n>_clip_<i>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for clip in range(len(inspection.pixels)):
@@ -39,7 +36,8 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
     frames = _slices(inspection.pixels[clip], grid)
     mask = torch.zeros(grid.tokens)
     mask[inspection.visible[clip]] = 1.0
-    shown = _spread(mask, grid, frames.shape[1])[..., None]
+    size = frames.shape[1]
+    shown = _maps(mask, grid).repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)
     rows = [("frames", frames, "")]
     if inspection.log_probs is not None:
         # 1.0 is the probability of a uniform policy.
@@ -47,7 +45,7 @@ def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str,
         rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
     if inspection.speed is not None:
         rows.append(("motion\n(pixels)", _maps(inspection.speed[clip], grid), "magma"))
-    rows.append(("visible", frames * shown + 0.5 * (1 - shown), ""))
+    rows.append(("visible", frames * shown[..., None] + 0.5 * (1 - shown[..., None]), ""))
     if inspection.reconstruction is not None:
         rows.append(("reconstruction", _slices(inspection.reconstruction[clip], grid), ""))
     if inspection.error is not None:
@@ -83,13 +81,11 @@ def figure_in(file: Path, width: float, height: float) -> Iterator[Any]:
         StorageError: disk full or read-only; what was there before stays.
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a frame is drawn in its place
         figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
         yield figure
         with replacing(file) as aside:
             figure.savefig(aside, dpi=100, bbox_inches="tight")
@@ -104,9 +100,3 @@ def _slices(pixels: Tensor, grid: TokenGrid) -> np.ndarray:
 def _maps(values: Tensor, grid: TokenGrid) -> np.ndarray:
     """[N] -> [time, rows, columns]."""
     return values.view(grid.time, grid.rows, grid.columns).numpy()
-
-
-def _spread(values: Tensor, grid: TokenGrid, size: int) -> np.ndarray:
-    """Token values over their pixels, [N] -> [time, S, S]."""
-    maps = _maps(values, grid)
-    return maps.repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from tats_ray.config.job import JobConfig
 from tats_ray.tracking.console import log_record
 from tats_ray.tracking.metrics_file import MetricsFile, Record
+from tats_ray.tracking.mlflow_run import MLflowRun
 
 # name -> (sum, count) of an interval that has begun
 OpenInterval = dict[str, tuple[float, int]]
@@ -32,7 +32,7 @@ class IntervalMean:
         return dict(self._sums)
 
     def add(self, step: int, metrics: dict[str, float]) -> Record | None:
-        """Takes in one step; returns the record that it completes, if it does."""
+        """Takes in one step; returns the record that it completes, if any."""
         for name, value in metrics.items():
             total, count = (0.0, 0) if name in _COUNTS else self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
@@ -48,18 +48,6 @@ class IntervalMean:
         return Record(self._last, means)
 
 
-class TrackedRun(Protocol):
-    """Where a run is recorded beside its directory; reads the records from `metrics.jsonl`."""
-
-    run_id: str | None
-
-    def log_result(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def log_file(self, path: Path, folder: str) -> None: ...
-
-    def finish(self, status: str) -> bool: ...
-
-
 class UntrackedRun:
     """Nowhere: `tracking.mlflow` is false."""
 
@@ -73,15 +61,14 @@ class UntrackedRun:
         return True
 
 
+TrackedRun = MLflowRun | UntrackedRun  # where a run is recorded beside its directory
+
+
 class Tracker:
     """Takes the metrics of each step in order and writes a record per interval."""
 
     def __init__(
-        self,
-        config: JobConfig,
-        metrics: MetricsFile,
-        mlflow: TrackedRun,
-        begun: OpenInterval,
+        self, config: JobConfig, metrics: MetricsFile, mlflow: TrackedRun, begun: OpenInterval
     ) -> None:
         """Args: begun: the logging interval that the checkpoint fell into."""
         self._steps = config.train.steps
@@ -106,16 +93,10 @@ class Tracker:
     def _write(self, record: Record | None) -> None:
         if record is None:
             return
-        record = _with_rates(record, self._batch_size)
+        metrics = record.metrics
+        seconds = metrics.get("time/step_seconds", 0.0)
+        if seconds > 0:
+            metrics["time/clips_per_second"] = self._batch_size / seconds
+            metrics["time/data_share"] = metrics.get("time/data_seconds", 0.0) / seconds
         self.metrics.write(record)
         log_record(record, self._steps)
-
-
-def _with_rates(record: Record, batch_size: int) -> Record:
-    """Adds what follows from the mean seconds of a step."""
-    metrics = dict(record.metrics)
-    seconds = metrics.get("time/step_seconds", 0.0)
-    if seconds > 0:
-        metrics["time/clips_per_second"] = batch_size / seconds
-        metrics["time/data_share"] = metrics.get("time/data_seconds", 0.0) / seconds
-    return Record(record.step, metrics)

@@ -22,7 +22,6 @@ from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
-from tats_ray.training.pretraining_model import MAEState
 from tats_ray.training.trainer import TrainerState
 
 FORMAT = 2
@@ -50,10 +49,10 @@ class RunState:
 
     def files(self) -> dict[str, State]:
         """Tensors by the name of their safetensors file."""
-        files = self.trainer.files()
-        if self.policy is not None:
-            files |= {"sampler": self.policy.sampler, "sampler_optimizer": self.policy.optimizer}
-        return files
+        if self.policy is None:
+            return self.trainer.files
+        policy = {"sampler": self.policy.sampler, "sampler_optimizer": self.policy.optimizer}
+        return self.trainer.files | policy
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,13 @@ def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: in
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         try:
-            _write_files(aside, state, progress)
+            for name, tensors in state.files().items():
+                save_file(tensors, aside / f"{name}.safetensors")
+            fields = {"format": FORMAT, **asdict(progress)}
+            for name, content in {**state.trainer.documents, "progress": fields}.items():
+                (aside / f"{name}.json").write_text(json.dumps(content, indent=2))
+            for file in aside.iterdir():
+                _flush(file)
             _put(aside, final)
             _flush(folder)
         finally:
@@ -97,17 +102,6 @@ def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: in
         with writing(old):
             shutil.rmtree(old)
     return final
-
-
-def _write_files(folder: Path, state: RunState, progress: Progress) -> None:
-    for name, tensors in state.files().items():
-        save_file(tensors, folder / f"{name}.safetensors")
-    for name, content in state.trainer.documents().items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2))
-    text = json.dumps({"format": FORMAT, **asdict(progress)}, indent=2)
-    (folder / "progress.json").write_text(text)
-    for file in folder.iterdir():
-        _flush(file)
 
 
 def _put(aside: Path, final: Path) -> None:
@@ -185,11 +179,12 @@ def read_state(path: Path) -> RunState:
         CheckpointError: names the file and the fault; nothing in it is executed.
     """
     progress = read_progress(path)
-    auxiliary = read_optional_tensors(path, "auxiliary")
-    optimizer = read_tensors(path, "mae_optimizer")
-    if progress.step and not optimizer:
+    files = {name: read_tensors(path, name) for name in ("mae", "mae_optimizer")}
+    if progress.step and not files["mae_optimizer"]:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
-    trainer = MAEState(progress.step, read_tensors(path, "mae"), auxiliary, optimizer)
+    if auxiliary := read_optional_tensors(path, "auxiliary"):
+        files["auxiliary"] = auxiliary
+    trainer = TrainerState(progress.step, files)
     if not (path / "sampler.safetensors").exists():
         return RunState(trainer, None)
     policy = PolicyState(

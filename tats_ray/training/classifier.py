@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.loss import SoftTargetCrossEntropy
@@ -23,7 +21,14 @@ from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.checkpoint import read_progress, read_tensors
 from tats_ray.training.finetune_inputs import mix, training_pixels
 from tats_ray.training.initial_weights import load_initial_encoder
-from tats_ray.training.trainer import Masks, StepMetrics, StepReport, Wrap, unwrapped
+from tats_ray.training.trainer import (
+    Masks,
+    StepMetrics,
+    StepReport,
+    TrainerState,
+    Wrap,
+    unwrapped,
+)
 
 
 class ClassifierTrainer:
@@ -87,30 +92,15 @@ class ClassifierTrainer:
     def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
         return self._metrics.read(self.step, ranks)
 
-    def state(self) -> ClassifierState:
+    def state(self) -> TrainerState:
         moments = self.optimizer.state(self.classifier)
-        return ClassifierState(self.step, self.classes, model_state(self.classifier), moments)
+        files = {"classifier": model_state(self.classifier), "classifier_optimizer": moments}
+        return TrainerState(self.step, files, {"classes": self.classes})
 
-    def load(self, state: ClassifierState) -> None:
-        load_model_state(self.classifier, state.weights)
-        self.optimizer.load(self.classifier, state.optimizer)
+    def load(self, state: TrainerState) -> None:
+        load_model_state(self.classifier, state.files["classifier"])
+        self.optimizer.load(self.classifier, state.files["classifier_optimizer"])
         self.step = state.step
-
-
-@dataclass(frozen=True)
-class ClassifierState:
-    """Classifier and optimiser after `step` steps."""
-
-    step: int
-    classes: list[str]
-    weights: State
-    optimizer: State
-
-    def files(self) -> dict[str, State]:
-        return {"classifier": self.weights, "classifier_optimizer": self.optimizer}
-
-    def documents(self) -> dict[str, Any]:
-        return {"classes": self.classes}
 
 
 def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
@@ -124,25 +114,18 @@ def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
     )
 
 
-def read_classifier(path: Path) -> ClassifierState:
+def read_classifier(path: Path) -> TrainerState:
     """State in a checkpoint folder.
 
     Raises:
         CheckpointError: names the file and the fault.
     """
-    return ClassifierState(
-        step=read_progress(path).step,
-        classes=_read_classes(path / "classes.json"),
-        weights=read_tensors(path, "classifier"),
-        optimizer=read_tensors(path, "classifier_optimizer"),
-    )
-
-
-def _read_classes(file: Path) -> list[str]:
+    file = path / "classes.json"
     try:
         classes = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{file}: is not a list of class names")
-    return classes
+    files = {name: read_tensors(path, name) for name in ("classifier", "classifier_optimizer")}
+    return TrainerState(read_progress(path).step, files, {"classes": classes})

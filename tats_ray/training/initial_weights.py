@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -27,19 +26,6 @@ _DECODER = ("decoder.width", "decoder.depth", "decoder.heads")
 _PREFIXES = {"patch_embedding.": "patch_embedding.", "encoder.blocks.": "blocks."}
 
 
-@dataclass(frozen=True)
-class _Pretrained:
-    """Weights of an earlier pre-training.
-
-    Attributes:
-        mae: the autoencoder's.
-        others: what was trained in the same step, by names in `PretrainingModel`.
-    """
-
-    mae: State
-    others: State
-
-
 def load_initial_weights(model: PretrainingModel, settings: ModelSettings, source: str) -> None:
     """Starts pre-training from a pre-trained autoencoder.
 
@@ -53,21 +39,21 @@ def load_initial_weights(model: PretrainingModel, settings: ModelSettings, sourc
         CheckpointError: there is no checkpoint, or it is of another autoencoder; names the setting
             or the weight. Nothing in the file is executed.
     """
-    given = _read(source, settings, (*_ENCODER, *_DECODER))
+    mae, others = _read(source, settings, (*_ENCODER, *_DECODER))
     with _naming(f"{_FIELD}: {source}", "model.size, model.decoder, model.target.frames"):
-        load_model_state(model.mae, given.mae)
+        load_model_state(model.mae, mae)
     for name, part in model.named_children():
         if part is not model.mae:
-            _load_if_it_fits(part, _below(f"{name}.", given.others))
+            _load_if_it_fits(part, _below(f"{name}.", others))
 
 
-def load_initial_policy(sampler: TrajectorySampler, source: str | None) -> None:
+def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
     """Starts a policy from that of a run or checkpoint, where it has one of the same shape.
 
     Raises:
         CheckpointError: names the file and the fault.
     """
-    if source is not None and Path(source).is_dir():
+    if Path(source).is_dir():
         with _naming(_FIELD):
             given = read_optional_tensors(newest_checkpoint(Path(source)), "sampler")
         _load_if_it_fits(sampler, given)
@@ -76,7 +62,7 @@ def load_initial_policy(sampler: TrajectorySampler, source: str | None) -> None:
 def load_initial_encoder(model: VideoClassifier, settings: ModelSettings, source: str) -> None:
     """Starts a classifier from a pre-trained encoder; the head stays as it is. Arguments and errors
     as `load_initial_weights`."""
-    given = _read(source, settings, _ENCODER).mae
+    given, _ = _read(source, settings, _ENCODER)
     ours = tuple(_PREFIXES.values())
     weights = {k: v for k, v in model_state(model).items() if not k.startswith(ours)}  # the head's
     for theirs, prefix in _PREFIXES.items():
@@ -100,17 +86,19 @@ def _below(prefix: str, weights: State) -> State:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> _Pretrained:
+def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> tuple[State, State]:
+    """Weights of the autoencoder, and of what was trained in the same step, by their names in
+    `PretrainingModel`."""
     with _naming(_FIELD):
         if Path(source).is_file():
             official = read_official(Path(source)).items()
             weights = {name: value.numpy() for name, value in official}
-            return _Pretrained(_below("mae.", weights), weights)
+            return _below("mae.", weights), weights
         if not Path(source).exists():
             raise CheckpointError(f"{source}: cannot be read (there is no such file or run)")
         step = newest_checkpoint(Path(source))
         _check_architecture(step.parent.parent / "config.yaml", settings, compared)
-        return _Pretrained(read_tensors(step, "mae"), read_optional_tensors(step, "auxiliary"))
+        return read_tensors(step, "mae"), read_optional_tensors(step, "auxiliary")
 
 
 def _check_architecture(file: Path, settings: ModelSettings, compared: tuple[str, ...]) -> None:

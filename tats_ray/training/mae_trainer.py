@@ -17,17 +17,21 @@ from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
-from tats_ray.training.pretraining_model import MAEState, build_pretraining_model
-from tats_ray.training.trainer import Masks, StepMetrics, StepReport, Wrap, unwrapped
+from tats_ray.training.pretraining_model import build_pretraining_model
+from tats_ray.training.trainer import (
+    Masks,
+    StepMetrics,
+    StepReport,
+    TrainerState,
+    Wrap,
+    unwrapped,
+)
 
 _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
 
 
 class MAETrainer:
-    """One rank's share of the autoencoder's training.
-
-    `step` counts finished steps. Metrics stay on the device until `reports` reads them.
-    """
+    """One rank's share of the autoencoder's training; `step` counts finished steps."""
 
     def __init__(self, config: Config, device: torch.device, wrap: Wrap = unwrapped) -> None:
         """Args: wrap: makes the model data-parallel; its gradient then equals that of the global
@@ -40,34 +44,27 @@ class MAETrainer:
         self.config = config
         self.device = device
         self.inputs = build_inputs(config)
-        target = config.model.feature_target
-        self._encoder = (
-            FeatureEncoder(target, config.grid, config.data.size, device)
-            if target.encoder
-            else None
-        )
+        self._encoder, width, target = None, None, config.model.feature_target
+        if target.encoder:
+            self._encoder = FeatureEncoder(target, config.grid, config.data.size, device)
+            width = self._encoder.width
         self.mae = build_mae(config.model, config.grid, config.run.seed)
-        width = None if self._encoder is None else self._encoder.width
         self.parts = build_pretraining_model(config, self.mae, width)
         if config.train.initial_weights is not None:
             load_initial_weights(self.parts, config.model, config.train.initial_weights)
         self.parts.to(device)
         self.model = wrap(self.parts)
         train = config.train
-        adamw = build_adamw(
-            self.parts, train.lr, train.weight_decay, (train.betas[0], train.betas[1])
-        )
+        betas = (train.betas[0], train.betas[1])
+        adamw = build_adamw(self.parts, train.lr, train.weight_decay, betas)
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
         self.optimizer.watch(self.model)
         self.step = 0
         self._metrics = StepMetrics(train, self.optimizer, "autoencoder")
 
     def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
-        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step.
-
-        Args:
-            masks: what rollouts decided; None where there were none.
-        """
+        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step; `masks`
+        is None where there were no rollouts."""
         config = self.config
         if config.learns_in_step:  # its dropout: the same after a resume
             torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
@@ -102,14 +99,17 @@ class MAETrainer:
     def reports(self, ranks: Ranks = ALONE) -> list[StepReport]:
         return self._metrics.read(self.step, ranks)
 
-    def state(self) -> MAEState:
-        moments = self.optimizer.state(self.parts)
-        return MAEState(self.step, model_state(self.mae), self._auxiliary(), moments)
+    def state(self) -> TrainerState:
+        files = {"mae": model_state(self.mae), "mae_optimizer": self.optimizer.state(self.parts)}
+        weights = model_state(self.parts)
+        if others := {k: value for k, value in weights.items() if not k.startswith(_MAE)}:
+            files["auxiliary"] = others
+        return TrainerState(self.step, files)
 
-    def load(self, state: MAEState) -> None:
-        weights = {f"{_MAE}{name}": value for name, value in state.mae.items()}
-        load_model_state(self.parts, weights | state.auxiliary)
-        self.optimizer.load(self.parts, state.optimizer)
+    def load(self, state: TrainerState) -> None:
+        weights = {f"{_MAE}{name}": value for name, value in state.files["mae"].items()}
+        load_model_state(self.parts, weights | state.files.get("auxiliary", {}))
+        self.optimizer.load(self.parts, state.files["mae_optimizer"])
         self.step = state.step
 
     def _losses(self, clips: Clips, choice: Tensor) -> dict[str, Tensor]:
@@ -147,11 +147,3 @@ class MAETrainer:
 
     def _mask_noise(self, clips: Clips) -> Tensor:
         return self.inputs.mask_noise(clips.first, len(clips), self.device)
-
-    def _auxiliary(self) -> State:
-        """Weights of everything but the autoencoder."""
-        return {
-            name: value
-            for name, value in model_state(self.parts).items()
-            if not name.startswith(_MAE)
-        }

@@ -3,8 +3,7 @@ joint sampler and further decoders, with the sum of their losses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,40 +14,13 @@ from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_r
 from tats_ray.models.initialization import seeded
 from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
 from tats_ray.models.samplers import Sampler, TrajectorySampler
-from tats_ray.models.state import State
 from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
 
 
-@dataclass(frozen=True)
-class MAEState:
-    """Autoencoder, what trains in its step, and their optimiser after `step` steps.
-
-    Attributes:
-        auxiliary: a sampler that the step trains, and further decoders; empty for most systems.
-    """
-
-    step: int
-    mae: State
-    auxiliary: State
-    optimizer: State
-
-    def files(self) -> dict[str, State]:
-        more = {"auxiliary": self.auxiliary} if self.auxiliary else {}
-        return {"mae": self.mae, "mae_optimizer": self.optimizer, **more}
-
-    def documents(self) -> dict[str, Any]:
-        return {}
-
-
 class PretrainingModel(nn.Module):
-    """The autoencoder `mae`, and what trains with it.
-
-    Attributes:
-        mae: what rollout workers score with and what is evaluated afterwards.
-        sampler: of a system that trains it in this step, or None.
-        motion_decoder: TrackMAE's second decoder, or None.
-        feature_decoder: decoder of a feature target, or None.
-    """
+    """The autoencoder `mae`, which rollout workers score with and which is evaluated afterwards;
+    with it trains what the run has beside it: a joint sampler, TrackMAE's second decoder, the
+    decoder of a feature target."""
 
     def __init__(self, config: Config, mae: MaskedAutoencoder, feature_width: int | None) -> None:
         super().__init__()
@@ -60,8 +32,9 @@ class PretrainingModel(nn.Module):
             self.sampler = cast(StepSystem, config.masking_system).build_sampler(model.width)
         self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
-        if not model.target.weight:
-            self._freeze_pixel_decoder()
+        if not model.target.weight:  # nothing trains the pixel decoder
+            for name, parameter in mae.decoder.named_parameters():
+                parameter.requires_grad_(name == "mask_token")
 
     def forward(
         self,
@@ -71,7 +44,7 @@ class PretrainingModel(nn.Module):
         motion: Tensor | None,
         features: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Loss terms of a batch, already weighted; their sum is the loss.
+        """Loss terms of a batch by name, weighted scalars in float32; their sum is the loss.
 
         Args:
             pixels: float32 [B, 3, T, S, S] in [0, 1].
@@ -80,9 +53,6 @@ class PretrainingModel(nn.Module):
             target_noise: float [B, N] that chooses the predicted subset; None predicts all.
             motion: float [B, T', 2 rows, 2 columns, 2] in pixels, for the motion target.
             features: float32 [B, N, d], the feature target.
-
-        Returns:
-            scalars by name, float32.
         """
         config, model = self.config, self.config.model
         patches = self.mae.patches(pixels)
@@ -122,11 +92,6 @@ class PretrainingModel(nn.Module):
             return None
         shared = self.mae.decoder.mask_token
         return Decoder(self.config.model, self.config.grid, values, mask_token=shared)
-
-    def _freeze_pixel_decoder(self) -> None:
-        for name, parameter in self.mae.decoder.named_parameters():
-            if name != "mask_token":
-                parameter.requires_grad_(False)
 
 
 def build_pretraining_model(

@@ -53,21 +53,18 @@ class StepReport:
     skipped: list[Fault] = field(default_factory=list)
 
 
-class TrainerState(Protocol):
-    """Weights and optimiser of a trainer, as they travel and are stored."""
+@dataclass(frozen=True)
+class TrainerState:
+    """Weights and optimiser of a trainer after `step` steps, as they travel and are stored.
 
-    @property
-    def step(self) -> int:
-        """Finished steps."""
-        ...
+    Attributes:
+        files: tensors by the name of their safetensors file.
+        documents: plain values by the name of their JSON file.
+    """
 
-    def files(self) -> dict[str, State]:
-        """Tensors by the name of their safetensors file."""
-        ...
-
-    def documents(self) -> dict[str, Any]:
-        """Plain values by the name of their JSON file."""
-        ...
+    step: int
+    files: dict[str, State]
+    documents: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer(Protocol):
@@ -92,11 +89,11 @@ class Trainer(Protocol):
         """
         ...
 
-    def state(self) -> Any:
-        """Copy of weights and optimiser, a `TrainerState`."""
+    def state(self) -> TrainerState:
+        """Copy of weights and optimiser."""
         ...
 
-    def load(self, state: Any) -> None:
+    def load(self, state: TrainerState) -> None:
         """Continues from what `state` gave."""
         ...
 
@@ -134,15 +131,7 @@ class StepMetrics:
         self._unread.append(_Step(metrics, self._optimizer.own_fault, clips))
 
     def read(self, step: int, ranks: Ranks) -> list[StepReport]:
-        """Reports of the steps since the last call; all ranks call it after the same step.
-
-        Args:
-            step: finished steps.
-
-        Raises:
-            NonFiniteError: names the first step behind `train.skip_nonfinite` whose gradient was
-                not finite; the weights are as they were before it.
-        """
+        """As `Trainer.reports`, after `step` finished steps."""
         if not self._unread:
             return []
         unread, self._unread = self._unread, []

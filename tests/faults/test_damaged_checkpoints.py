@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from tats_ray.cli.probe import probe_main
+from tats_ray.cli.evaluation import probe_main
 from tats_ray.cli.train import finetune_main
 from tats_ray.config import dump_config
 from tats_ray.controller.pretrain import pretrain

@@ -19,7 +19,6 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import Cursor
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tats_ray.data.motion.cache import write_fields
-from tats_ray.data.motion.vectors import VideoFields
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import StorageError
@@ -35,7 +34,7 @@ from tats_ray.training.checkpoint import (
     read_state,
     write_checkpoint,
 )
-from tats_ray.training.pretraining_model import MAEState
+from tats_ray.training.trainer import TrainerState
 from tests.conftest import tiny_config
 
 VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
@@ -44,7 +43,9 @@ VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint
 def _state(step):
     rng = np.random.default_rng(step)
     weights = {"w": rng.random((100, 100))}
-    return RunState(MAEState(step, weights, {}, {"w/step": np.ones(())}), None)
+    return RunState(
+        TrainerState(step, {"mae": weights, "mae_optimizer": {"w/step": np.ones(())}}), None
+    )
 
 
 def _checkpoint(folder, step=1):
@@ -77,7 +78,7 @@ def _manifest(folder):
 
 def _motion(folder):
     fields = np.random.default_rng(0).random((99, 14, 14, 2), dtype=np.float32)
-    write_fields(str(folder / "motion"), str(Path(__file__)), "vectors", VideoFields(fields, 9, 9))
+    write_fields(str(folder / "motion"), str(Path(__file__)), "vectors", fields)
 
 
 def _run_file(folder):

@@ -77,8 +77,8 @@ def test_a_killer_changes_nothing(synthetic, tmp_path):
     assert sum(killer.killed.values()) >= 3
     assert list(reports) == list(range(1, STEPS + 1))
     assert after == cursor
-    for part in ("mae", "optimizer"):
-        for name, value in getattr(wanted[STEPS].trainer, part).items():
-            assert np.array_equal(getattr(got[STEPS].trainer, part)[name], value), name
+    for part in ("mae", "mae_optimizer"):
+        for name, value in wanted[STEPS].trainer.files[part].items():
+            assert np.array_equal(got[STEPS].trainer.files[part][name], value), name
     for name, value in wanted[STEPS].policy.sampler.items():
         assert np.array_equal(got[STEPS].policy.sampler[name], value), name

@@ -75,8 +75,8 @@ def test_killed_decode_workers_change_nothing(synthetic, tmp_path):
     _, got, after = drive_on_ray(synthetic, tmp_path / "killed", STEPS, *lockstep, between=between)
     assert killed
     assert after == cursor
-    for name, value in wanted[STEPS].trainer.mae.items():
-        assert np.array_equal(got[STEPS].trainer.mae[name], value), name
+    for name, value in wanted[STEPS].trainer.files["mae"].items():
+        assert np.array_equal(got[STEPS].trainer.files["mae"][name], value), name
 
 
 def test_a_killed_hub_costs_the_steps_behind_the_last_checkpoint(synthetic, tmp_path):

@@ -59,7 +59,7 @@ def _faulty(trainer_class):
 
 def _weights(output, part):
     states = [read_state(path) for path in checkpoints(output / "runs/test/checkpoints")]
-    return [getattr(state, part[0]).__getattribute__(part[1]) for state in states]
+    return [state.files()[part] for state in states]
 
 
 def _assert_left_out(weights, step):
@@ -90,7 +90,7 @@ def test_both_workers_leave_the_step_out_and_stay_alike(flat, synthetic, tmp_pat
             "masking.system=tube", "train.skip_nonfinite=1",
         )  # fmt: skip
         pretrain(config, must_resume=False)
-        weights = _weights(tmp_path / name, ("trainer", "mae"))
+        weights = _weights(tmp_path / name, "mae")
         _assert_left_out(weights, flat.step(8))
         ends.append(weights[-1])
     assert all(np.allclose(ends[0][key], ends[1][key], rtol=0, atol=2e-5) for key in ends[0])
@@ -118,7 +118,7 @@ def test_ppo_with_two_learners(flat, synthetic, tmp_path, limit):
     step, rank = flat.step(8), flat.rank(8, 2)
     if limit:
         pretrain(config, must_resume=False)
-        _assert_left_out(_weights(tmp_path, ("policy", "sampler")), step)
+        _assert_left_out(_weights(tmp_path, "sampler"), step)
         records = read_records(tmp_path / "runs/test/metrics.jsonl")
         assert [record["ppo/skipped_updates"] for record in records] == [0.0, 1.0, 1.0]
         return
@@ -145,5 +145,5 @@ def test_fine_tuning_on_two_workers(synthetic, tmp_path):
     (fault,) = recorder.skipped[BAD_STEP + 1]
     assert fault.what.startswith("step 2, Train worker 1: the classifier's gradient")
     assert len(fault.clips) == 4
-    weights = [recorder.states[step].trainer.weights for step in (1, 2, 3)]
+    weights = [recorder.states[step].trainer.files["classifier"] for step in (1, 2, 3)]
     _assert_left_out(weights, BAD_STEP + 1)

@@ -73,8 +73,10 @@ def _assert_same(whole, run):
     wanted, got = (read_progress(folder) for folder in folders)
     assert (got.step, got.clips, got.cursor) == (STEPS, 4 * STEPS, wanted.cursor)
     states = [read_state(folder) for folder in folders]
-    for name, value in states[0].trainer.mae.items():
-        assert np.allclose(value, states[1].trainer.mae[name], rtol=0, atol=TOLERANCE), name
+    for name, value in states[0].trainer.files["mae"].items():
+        assert np.allclose(value, states[1].trainer.files["mae"][name], rtol=0, atol=TOLERANCE), (
+            name
+        )
     said = [log_probs(state.policy.sampler) for state in states]
     assert torch.allclose(*said, rtol=0, atol=10 * TOLERANCE)
 

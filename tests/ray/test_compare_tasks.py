@@ -57,6 +57,7 @@ def _kill_a_trial(output, killed: list[int]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_tasks_give_the_metrics_of_trials_in_turn_though_one_is_killed(
     cluster, synthetic, tmp_path
 ):

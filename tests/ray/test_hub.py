@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import ray
 
-from tats_ray.actors.hub import WorkItem, find_hub, start_hub
+from tats_ray.actors.hub import HubClient, WorkItem, start_hub
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.errors import NonFiniteError, VideoDecodeError
-from tats_ray.training.pretraining_model import MAEState
-from tats_ray.training.trainer import StepReport
+from tats_ray.training.trainer import StepReport, TrainerState
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -24,14 +23,14 @@ def _item(step):
 
 
 def _state(step):
-    return MAEState(step, {"w": np.full(3, step, dtype=np.float32)}, {}, {})
+    return TrainerState(step, {"mae": {"w": np.full(3, step, dtype=np.float32)}})
 
 
 @pytest.fixture
 def hub():
     name = f"hub-{time.monotonic_ns()}"
     client = start_hub(name, {"/old.mp4": "truncated"})
-    yield find_hub(name)
+    yield HubClient(ray.get_actor(name))
     client.kill()
 
 
@@ -69,7 +68,7 @@ def test_items_wait_until_they_are_pushed_and_stay_until_a_snapshot(hub):
     assert hub.item(1, 0.05) is None
     assert hub.item(2, 1).step == 2
     snapshot = hub.newest_snapshot()
-    assert (snapshot.version, ray.get(snapshot.ref).mae["w"].tolist()) == (2, [2, 2, 2])
+    assert (snapshot.version, ray.get(snapshot.ref).files["mae"]["w"].tolist()) == (2, [2, 2, 2])
 
 
 def test_the_end_is_said(hub):

@@ -112,6 +112,7 @@ def test_the_same_command_again_has_nothing_to_run(whole, synthetic):
     assert _rows(whole) == before
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_continues_to_the_same_metrics(whole, synthetic, tmp_path):
     tree = _tree(synthetic, tmp_path)
     process = _start(tree, tmp_path)
@@ -147,6 +148,7 @@ def test_faults_of_an_arm_are_found_before_any_trial(synthetic, tmp_path):
     assert not (tmp_path / "study" / "trials").exists()
 
 
+@pytest.mark.slow
 def test_equal_operations_give_a_costly_system_fewer_steps(synthetic, tmp_path):
     tree = _tree(synthetic, tmp_path, compare={"budget": "flops", "seeds": [0]})
     tree["tracking"] = {"mlflow": False}

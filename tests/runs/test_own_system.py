@@ -17,7 +17,7 @@ def _trained(synthetic, folder, field):
         f"data.held_out_manifest={synthetic.held_out}", "tracking.mlflow=false", "train.steps=4",
     )  # fmt: skip
     summary = pretrain(config, must_resume=False)
-    return summary, read_state(checkpoints(folder / "test/checkpoints")[-1]).trainer.mae
+    return summary, read_state(checkpoints(folder / "test/checkpoints")[-1]).trainer.files["mae"]
 
 
 def test_the_example_trains_and_its_setting_decides_what_is_learned(synthetic, tmp_path):

@@ -11,7 +11,7 @@ import sys
 import mlflow
 import pytest
 
-from tats_ray.cli.probe import probe_main
+from tats_ray.cli.evaluation import probe_main
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tests.runs.command import ROOT, Run
 
@@ -39,7 +39,7 @@ def probe(run, capsys):
 def _probe_alone(run, *overrides):
     """The command in a process of its own, which must not need Ray."""
     script = (
-        "import sys; from tats_ray.cli.probe import probe_main; code = probe_main(); "
+        "import sys; from tats_ray.cli.evaluation import probe_main; code = probe_main(); "
         "assert not {'ray', 'decord'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run(

@@ -21,6 +21,7 @@ def _ray_processes(parent: int) -> list[psutil.Process]:
     return [child for child in children if "Agent" not in child.name()]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_continued_by_the_same_command(synthetic, tmp_path):
     run = Run(synthetic, tmp_path, "ray", *RAY)
     process = run.start()

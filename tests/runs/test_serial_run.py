@@ -96,7 +96,9 @@ def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path):
     _same_result(whole, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_cleanly_with_a_checkpoint(whole, synthetic, tmp_path, number):
     run = Run(synthetic, tmp_path, "stopped")
     process = run.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,21 @@ def numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
         if text := line.strip():
             yield f"{file}:{number}", text
+
+
+def matched_lines(
+    file: Path, pattern: re.Pattern[str], form: str
+) -> Iterator[tuple[str, re.Match[str]]]:
+    """`numbered_lines` as a pattern takes them apart.
+
+    Raises:
+        ManifestError: as there, or a line is of another form.
+    """
+    for origin, line in numbered_lines(file):
+        match = pattern.fullmatch(line)
+        if match is None:
+            raise ManifestError(f"{origin}: '{line}' must be {form}")
+        yield origin, match
 
 
 def plain_name(origin: str, field: str, value: str) -> str:

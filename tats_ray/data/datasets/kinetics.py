@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def kinetics_entries(file: Path, videos: Path, split: str | None = None) -> list
         row = _row(origin, line, columns)
         if split is None or row["split"] in SPLITS[split]:
             label = row.get("label")
-            chosen.append(Entry(folders.find(_name(row), label), label, origin))
+            start, end = int(row["time_start"]), int(row["time_end"])
+            name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
+            chosen.append(Entry(folders.find(name, label), label, origin))
     if not chosen:
         wanted = "no rows" if split is None else f"no rows of the split '{split}'"
         raise ManifestError(f"{file}: has {wanted}; give the csv that has them")
@@ -82,10 +85,6 @@ def _fields(origin: str, line: str) -> list[str]:
         raise ManifestError(f"{origin}: {error}; fix the double quotes") from None
 
 
-def _name(row: dict[str, str]) -> str:
-    return f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
-
-
 class _Folders:
     """Where videos may lie. Each folder is listed once: a million files asked for one by one take
     seconds, and minutes on network storage."""
@@ -93,21 +92,19 @@ class _Folders:
     def __init__(self, videos: Path) -> None:
         self._videos = videos
         self._flat = _listed(videos)
-        self._of_class: dict[str | None, list[tuple[Path, set[str]]]] = {None: []}
+        self._of_class = functools.cache(self._list)
 
     def find(self, name: str, label: str | None) -> Path:
         """The video's path; the one without a class where it lies nowhere, to be reported."""
-        if name not in self._flat:
-            for folder, names in self._of_class.get(label) or self._list(label):
+        if name not in self._flat and label is not None:
+            for folder, names in self._of_class(label):
                 if name in names:
                     return folder / name
         return self._videos / name
 
-    def _list(self, label: str | None) -> list[tuple[Path, set[str]]]:
-        if label is not None and label not in self._of_class:
-            folders = (self._videos / text for text in (label, label.replace(" ", "_")))
-            self._of_class[label] = [(folder, _listed(folder)) for folder in folders]
-        return self._of_class[label]
+    def _list(self, label: str) -> list[tuple[Path, set[str]]]:
+        folders = (self._videos / text for text in (label, label.replace(" ", "_")))
+        return [(folder, _listed(folder)) for folder in folders]
 
 
 def _listed(folder: Path) -> set[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import SUFFIXES, Entry, numbered_lines
+from tats_ray.data.datasets.annotation import SUFFIXES, Entry, matched_lines, numbered_lines
 from tats_ray.errors import ManifestError
 
 _LABELLED = re.compile(r"(.*\.\w+) (\S+)")
@@ -41,7 +40,11 @@ def list_entries(file: Path) -> list[Entry]:
     Raises:
         ManifestError: file and line.
     """
-    return list(_parse_lines(file))
+    entries = []
+    for origin, line in numbered_lines(file):
+        name, label = _split(line)
+        entries.append(Entry(_video_path(origin, file.parent, name), label, origin))
+    return entries
 
 
 def videomae_entries(file: Path, videos: Path) -> list[Entry]:
@@ -53,26 +56,17 @@ def videomae_entries(file: Path, videos: Path) -> list[Entry]:
     Raises:
         ManifestError: names file and line.
     """
-    entries = []
-    for origin, line in numbered_lines(file):
-        match = _NUMBERED.fullmatch(line)
-        if match is None:
-            raise ManifestError(f"{origin}: '{line}' must be a path and a whole number")
-        path = Path(match[2])
-        if path.suffix.lower() not in SUFFIXES:
-            raise ManifestError(f"{origin}: '{path}' does not look like a video file")
-        entries.append(Entry(videos / path, str(int(match[3])), origin))
-    return entries
+    return [
+        Entry(_video_path(origin, videos, match[2]), str(int(match[3])), origin)
+        for origin, match in matched_lines(file, _NUMBERED, "a path and a whole number")
+    ]
 
 
-def _parse_lines(file: Path) -> Iterator[Entry]:
-    folder = str(file.parent)
-    for origin, line in numbered_lines(file):
-        name, label = _split(line)
-        path = Path(folder, name)
-        if path.suffix.lower() not in SUFFIXES:
-            raise ManifestError(f"{origin}: '{name}' does not look like a video file")
-        yield Entry(path, label, origin)
+def _video_path(origin: str, folder: Path, name: str) -> Path:
+    path = Path(folder, name)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ManifestError(f"{origin}: '{name}' does not look like a video file")
+    return path
 
 
 def _split(line: str) -> tuple[str, str | None]:

@@ -29,7 +29,10 @@ def ssv2_entries(file: Path, videos: Path, labels: Path | None = None) -> list[E
     for number, record in enumerate(records, start=1):
         origin = f"{file}: entry {number}"
         name = plain_name(origin, "id", _text(origin, record, "id"))
-        label = _class(_text(origin, record, "template")) if labelled else None
+        label = None
+        if labelled:
+            template = _text(origin, record, "template")
+            label = template.replace("[", "").replace("]", "").strip()
         if known is not None and label is not None and label not in known:
             raise ManifestError(f"{origin}: class '{label}' is not in {labels}; give its labels")
         path = first_present(videos / f"{name}.webm", videos / f"{name}.mp4")
@@ -55,7 +58,3 @@ def _text(origin: str, record: Any, field: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ManifestError(f"{origin}: '{field}' must be a text; take the official file")
     return value
-
-
-def _class(template: str) -> str:
-    return template.replace("[", "").replace("]", "").strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import Entry, first_present, numbered_lines, plain_name
+from tats_ray.data.datasets.annotation import Entry, first_present, matched_lines, plain_name
 from tats_ray.errors import ManifestError
 
 _UCF101_LINE = re.compile(r"([^/]+)/([^/]+\.\w+)(?:\s+([0-9]+))?")
@@ -23,12 +23,13 @@ def ucf101_entries(file: Path, videos: Path, labels: Path | None = None) -> list
     Raises:
         ManifestError: names file and line.
     """
-    numbers = None if labels is None else _class_numbers(labels)
+    numbers = None
+    if labels is not None:
+        lines = matched_lines(labels, _CLASS_LINE, "a number and a class")
+        numbers = {match[2]: int(match[1]) for _, match in lines}
     entries = []
-    for origin, line in numbered_lines(file):
-        match = _UCF101_LINE.fullmatch(line)
-        if match is None:
-            raise ManifestError(f"{origin}: '{line}' must be <class>/<video> or <class>/<video> 7")
+    form = "<class>/<video> or <class>/<video> 7"
+    for origin, match in matched_lines(file, _UCF101_LINE, form):
         label, name, number = match.groups()
         plain_name(origin, "class", label)
         if numbers is not None:
@@ -36,16 +37,6 @@ def ucf101_entries(file: Path, videos: Path, labels: Path | None = None) -> list
         path = videos / label / name
         entries.append(Entry(first_present(path, path.with_suffix(".mp4")), label, origin))
     return entries
-
-
-def _class_numbers(file: Path) -> dict[str, int]:
-    numbers = {}
-    for origin, line in numbered_lines(file):
-        match = _CLASS_LINE.fullmatch(line)
-        if match is None:
-            raise ManifestError(f"{origin}: '{line}' must be a number and a class")
-        numbers[match[2]] = int(match[1])
-    return numbers
 
 
 def _check(origin: str, label: str, number: str | None, numbers: dict[str, int]) -> None:
@@ -79,21 +70,11 @@ def hmdb51_entries(folder: Path, videos: Path, split: str, fold: int = 1) -> lis
         raise ManifestError(f"{folder}: holds no <class>{ending}; give the folder of split files")
     entries = []
     for file in files:
-        entries += _class_entries(file, videos / file.name.removesuffix(ending), MARKS[split])
+        label = file.name.removesuffix(ending)
+        for origin, match in matched_lines(file, _HMDB51_LINE, "a video and 0, 1 or 2"):
+            if match[2] == MARKS[split]:
+                path = videos / label / match[1]
+                entries.append(Entry(first_present(path, path.with_suffix(".mp4")), label, origin))
     if not entries:
         raise ManifestError(f"{folder}: fold {fold} marks no video as {split} ({MARKS[split]})")
-    return entries
-
-
-def _class_entries(file: Path, videos: Path, mark: str) -> list[Entry]:
-    entries = []
-    for origin, line in numbered_lines(file):
-        match = _HMDB51_LINE.fullmatch(line)
-        if match is None:
-            raise ManifestError(f"{origin}: '{line}' must be a video and 0, 1 or 2")
-        if match[2] == mark:
-            path = videos / match[1]
-            entries.append(
-                Entry(first_present(path, path.with_suffix(".mp4")), videos.name, origin)
-            )
     return entries

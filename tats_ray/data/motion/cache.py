@@ -13,13 +13,12 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
 from tats_ray.data.motion.pictures import picture_fields
-from tats_ray.data.motion.vectors import VideoFields, vector_fields
+from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.errors import MotionPriorError, VideoDecodeError
 from tats_ray.storage import replacing
 
@@ -43,7 +42,7 @@ def cache_motion(
     def cache_one(process: IsolatedProcess, path: str) -> None:
         answer = process.ask(_missing_fields, path, [folder, source, grid], seconds)
         if answer.arrays:  # written here: a process that is killed would leave half a file
-            write_fields(folder, path, source, VideoFields(answer.arrays[0], *answer.content))
+            write_fields(folder, path, source, answer.arrays[0])
 
     outcomes = each_video(cache_one, paths, f"motion ({source})")
     return [fault for fault in outcomes if fault is not None]
@@ -56,8 +55,7 @@ def _missing_fields(path: str, folder: str, source: str, grid: int) -> Answer:
         return Answer()
     except MotionPriorError:  # missing, stale, damaged or of other settings: made anew
         find = vector_fields if source == "vectors" else partial(picture_fields, source=source)
-        motion = find(path, grid=grid)
-        return Answer([motion.width, motion.height], [motion.fields.astype(np.float16)])
+        return Answer(arrays=[find(path, grid=grid).astype(np.float16)])
 
 
 def cache_file(folder: str, path: str) -> Path:
@@ -66,8 +64,8 @@ def cache_file(folder: str, path: str) -> Path:
     return Path(folder) / f"{digest[:32]}.npz"
 
 
-def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> None:
-    """Writes a video's motion aside and renames it, so that readers never see half a file.
+def write_fields(folder: str, path: str, source: str, fields: np.ndarray) -> None:
+    """Writes a video's motion, [F, G, G, 2], as a whole: readers never see half a file.
 
     Raises:
         StorageError: disk full or read-only.
@@ -75,17 +73,15 @@ def write_fields(folder: str, path: str, source: str, motion: VideoFields) -> No
     header = {
         "format": _FORMAT,
         "source": source,
-        "grid": motion.fields.shape[1],
-        "frames": len(motion.fields),
-        "width": motion.width,
-        "height": motion.height,
+        "grid": fields.shape[1],
+        "frames": len(fields),
         **_identity(path),
     }
     with replacing(cache_file(folder, path)) as aside:
         np.savez_compressed(
             aside,
             header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-            fields=motion.fields.astype(np.float16),
+            fields=fields.astype(np.float16),
         )
 
 
@@ -95,37 +91,30 @@ def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
     Raises:
         MotionPriorError: there is none, it is damaged, or was made of something else.
     """
-    remedy = (
-        f"run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
-        f"--motion-grid {grid}"
-    )
+
+    def fault(reason: str) -> MotionPriorError:
+        return MotionPriorError(
+            path,
+            f"{reason}; run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
+            f"--motion-grid {grid}",
+        )
+
     file = cache_file(folder, path)
     if not file.is_file():
-        raise MotionPriorError(path, f"its motion is not in {folder}; {remedy}")
+        raise fault(f"its motion is not in {folder}")
     try:
-        header, fields = _load(file)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}") from None
-    wanted = {"format": _FORMAT, "source": source, "grid": grid}
-    for name, value in wanted.items():
+        with np.load(file, allow_pickle=False) as stored:
+            header, fields = dict(json.loads(stored["header"].tobytes())), stored["fields"]
+    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise fault(f"its motion cannot be read from {file}") from None
+    for name, value in {"format": _FORMAT, "source": source, "grid": grid}.items():
         if header.get(name) != value:
-            raise MotionPriorError(
-                path, f"its motion has {name} {header.get(name)}, not {value} ({file}); {remedy}"
-            )
-    identity = _identity(path)
-    if {name: header.get(name) for name in identity} != identity:
-        raise MotionPriorError(path, f"has changed since its motion was made ({file}); {remedy}")
+            raise fault(f"its motion has {name} {header.get(name)}, not {value} ({file})")
+    if any(header.get(name) != value for name, value in _identity(path).items()):
+        raise fault(f"has changed since its motion was made ({file})")
     if fields.shape != (header.get("frames"), grid, grid, 2):
-        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}")
+        raise fault(f"its motion cannot be read from {file}")
     return fields.astype(np.float32)
-
-
-def _load(file: Path) -> tuple[dict[str, Any], np.ndarray]:
-    with np.load(file, allow_pickle=False) as stored:
-        header = json.loads(stored["header"].tobytes())
-        if not isinstance(header, dict):
-            raise ValueError("no header")
-        return header, stored["fields"]
 
 
 def _identity(path: str) -> dict[str, int]:

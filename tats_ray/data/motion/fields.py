@@ -23,16 +23,11 @@ def track_queries(grid: int) -> np.ndarray:
 
 
 def upsample_tracks(moves: np.ndarray, grid: int) -> np.ndarray:
-    """Displacements of a grid of points out of those of its `track_queries`.
+    """Displacements of a grid of points, float32 [S, grid, grid, 2], out of those of its
+    `track_queries`, [S, Q, Q, 2].
 
     TrackMAE interpolates positions bilinearly, corners on corners (`align_corners`); that is
     linear, so displacements can be interpolated instead.
-
-    Args:
-        moves: float32 [S, Q, Q, 2].
-
-    Returns:
-        float32 [S, grid, grid, 2].
     """
     queries = moves.shape[1]
     places = _square((np.linspace(0, queries - 1, grid) + 0.5) / queries)
@@ -110,15 +105,9 @@ def follow_fields(fields: np.ndarray, indices: np.ndarray, points: np.ndarray) -
 
 
 def sample_field(field: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Bilinear lookup; outside, the nearest edge counts.
-
-    Args:
-        field: [rows, columns, 2], at the centres of equal cells that cover the frame.
-        points: [Q, 2], (x, y) in frame widths and heights.
-
-    Returns:
-        float32 [Q, 2].
-    """
+    """Bilinear lookup at points [Q, 2], (x, y) in frame widths and heights; outside, the nearest
+    edge counts. The field, [rows, columns, 2], stands at the centres of equal cells that cover the
+    frame."""
     rows, columns = field.shape[:2]
     x = np.clip(points[:, 0] * columns - 0.5, 0, columns - 1)
     y = np.clip(points[:, 1] * rows - 0.5, 0, rows - 1)
@@ -133,11 +122,8 @@ def sample_field(field: np.ndarray, points: np.ndarray) -> np.ndarray:
 def track_slices(positions: np.ndarray) -> np.ndarray:
     """Displacements between consecutive tracker frames; the last slice repeats the one before.
 
-    Args:
-        positions: float32 [S, Q * Q, 2], of a square of points.
-
-    Returns:
-        float32 [S, Q, Q, 2]; rest where there is one slice only.
+    Of a square of points float32 [S, Q * Q, 2] -> float32 [S, Q, Q, 2]; rest where there is one
+    slice only.
     """
     moves = np.diff(positions, axis=0)
     moves = np.concatenate([moves, moves[-1:] if len(moves) else np.zeros_like(positions)])

@@ -37,10 +37,10 @@ class MotionRequest:
     cache: str | None  # folder of per-frame fields, or None: compute now
 
 
-def clip_motion(
+def clips_motion(
     request: MotionRequest, path: str, frames: np.ndarray, indices: np.ndarray
 ) -> np.ndarray:
-    """Motion of one clip.
+    """Motion of the clips of one video; what the codec or the cache holds is read once for all.
 
     `field` is what MGM (Fan et al. 2023) masks by: slice t is the mean displacement from one clip
     frame to the next over the slice's frames, at the place where it happens. Frame 0 has none of
@@ -51,30 +51,11 @@ def clip_motion(
     one before.
 
     Args:
-        frames: uint8 [T, H, W, 3], the whole frame at any size.
-        indices: int64 [T], ascending; the last may repeat.
+        frames: uint8 [R, T, H, W, 3], the whole frame at any size.
+        indices: int64 [R, T], ascending; the last may repeat.
 
     Returns:
-        float32 [T // tubelet, grid, grid, 2]: (dx, dy) in frame widths and heights.
-
-    Raises:
-        MotionPriorError: path, and a reason with its remedy.
-    """
-    return clips_motion(request, path, frames[None], indices[None])[0]
-
-
-def clips_motion(
-    request: MotionRequest, path: str, frames: np.ndarray, indices: np.ndarray
-) -> np.ndarray:
-    """Motion of the clips of one video, as `clip_motion`; what the codec or the cache holds is read
-    once for all of them.
-
-    Args:
-        frames: uint8 [R, T, H, W, 3].
-        indices: int64 [R, T].
-
-    Returns:
-        float32 [R, T // tubelet, grid, grid, 2].
+        float32 [R, T // tubelet, grid, grid, 2]: (dx, dy) in frame widths and heights.
 
     Raises:
         MotionPriorError: path, and a reason with its remedy.
@@ -82,7 +63,7 @@ def clips_motion(
     if request.cache is None and request.source != "vectors":
         return np.stack([_from_pictures(request, path, clip) for clip in frames])
     if request.cache is None:
-        fields = vector_fields(path, request.grid, int(indices.max())).fields
+        fields = vector_fields(path, request.grid, int(indices.max()))
     else:
         fields = read_fields(request.cache, path, request.source, request.grid)
     return np.stack([_from_fields(request, path, fields, places) for places in indices])
@@ -101,7 +82,7 @@ def _from_fields(
 def _from_pictures(request: MotionRequest, path: str, frames: np.ndarray) -> np.ndarray:
     tracker = point_tracker(request.source, path)
     if request.form == "tracks":
-        positions = tracker.track(frames[:: request.tubelet], track_queries(request.grid))
+        positions = tracker(frames[:: request.tubelet], track_queries(request.grid))
         return upsample_tracks(track_slices(positions), request.grid)
     steps = np.zeros((len(frames), request.grid, request.grid, 2), np.float32)
     for number in range(1, len(frames)):

@@ -8,9 +8,10 @@ Points are (x, y) in frame widths and heights; OpenCV counts pixels from the cen
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -32,90 +33,9 @@ _COTRACKER = "facebookresearch/co-tracker:82e02e8029753ad4ef13cf06be7f4fc5facdda
 _MODEL = "cotracker3_offline"
 
 
-class PointTracker(Protocol):
-    """Follows points from the first frame through all others."""
-
-    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Follows points.
-
-        Args:
-            frames: uint8 [S, H, W, 3].
-            queries: float32 [Q, 2], places in frame 0.
-
-        Returns:
-            float32 [S, Q, 2], places in every frame; they may leave the frame.
-        """
-        ...
-
-
-class LucasKanadeTracker:
-    """Pyramidal Lucas-Kanade from frame to frame, each step checked by following it back.
-
-    A point that is lost in a step moves by the median of its neighbours' steps, and rests where
-    they are lost too. Neighbours are the points that started nearest to it.
-    """
-
-    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        cv2 = opencv()
-        size = np.array([frames.shape[2], frames.shape[1]], np.float32)
-        neighbours = _nearest(queries.astype(np.float32).tobytes())
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-        places = [queries * size - 0.5]
-        for before, after in pairwise(grey):
-            step, lost = _lucas_kanade_step(before, after, places[-1])
-            places.append(places[-1] + _fill_lost(step, lost, neighbours))
-        return ((np.stack(places) + 0.5) / size).astype(np.float32)
-
-
-class DenseFlowTracker:
-    """Chains dense optical flow (DIS, Kroeger et al. 2016) from frame to frame."""
-
-    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        places = [queries.astype(np.float32)]
-        for before, after in pairwise(frames):
-            places.append(places[-1] + sample_field(dense_flow(before, after), places[-1]))
-        return np.stack(places)
-
-
-class CoTracker3:
-    """CoTracker3 (Karaev et al. 2024): follows points through all frames at once.
-
-    What it says of visibility is left unused, as by TrackMAE. Its own query grid is not
-    centred on patches, so places are always given to it.
-    """
-
-    def __init__(self, path: str) -> None:
-        """Loads the model, once per process.
-
-        Raises:
-            MotionPriorError: it can be had neither from the network nor from the cache.
-        """
-        try:
-            self._model, self._device = _load_cotracker()
-        # The network, the archive, the weights and their code each raise types of their own.
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise MotionPriorError(
-                path,
-                f"CoTracker3 cannot be loaded ({reason}); run torch.hub.load('{_COTRACKER}', "
-                f"'{_MODEL}') once with a network, or set data.motion.source=lucas_kanade",
-            ) from None
-
-    def track(self, frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        import torch
-
-        if len(frames) == 1:
-            return queries[None].astype(np.float32)
-        size = np.array([frames.shape[2], frames.shape[1]], np.float32)
-        start = np.zeros((1, len(queries), 3), np.float32)  # frame, x, y
-        start[0, :, 1:] = queries * size - 0.5
-        pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))[None]
-        with torch.inference_mode():
-            tracks, _ = self._model(
-                torch.from_numpy(pixels).float().to(self._device),
-                queries=torch.from_numpy(start).to(self._device),
-            )
-        return ((tracks[0].float().cpu().numpy() + 0.5) / size).astype(np.float32)
+# Frames uint8 [S, H, W, 3] and the points' places in the first, float32 [Q, 2] -> their places in
+# every frame, float32 [S, Q, 2]; they may leave the frame.
+PointTracker = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def point_tracker(source: str, path: str) -> PointTracker:
@@ -125,18 +45,73 @@ def point_tracker(source: str, path: str) -> PointTracker:
         path: video that it is wanted for, for the message.
 
     Raises:
-        MotionPriorError: CoTracker3 cannot be loaded.
+        MotionPriorError: CoTracker3 can be had neither from the network nor from the cache.
     """
-    if source == "cotracker3":
-        return CoTracker3(path)
-    return DenseFlowTracker() if source == "dense_flow" else LucasKanadeTracker()
+    if source != "cotracker3":
+        return track_dense_flow if source == "dense_flow" else track_lucas_kanade
+    try:
+        return partial(_track_cotracker, *_load_cotracker())
+    # The network, the archive, the weights and their code each raise types of their own.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MotionPriorError(
+            path,
+            f"CoTracker3 cannot be loaded ({reason}); run torch.hub.load('{_COTRACKER}', "
+            f"'{_MODEL}') once with a network, or set data.motion.source=lucas_kanade",
+        ) from None
+
+
+def track_lucas_kanade(frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Pyramidal Lucas-Kanade from frame to frame, each step checked by following it back.
+
+    A point that is lost in a step moves by the median of its neighbours' steps, and rests where
+    they are lost too. Neighbours are the points that started nearest to it.
+    """
+    cv2 = opencv()
+    size = np.array([frames.shape[2], frames.shape[1]], np.float32)
+    neighbours = _nearest(queries.astype(np.float32).tobytes())
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    places = [queries * size - 0.5]
+    for before, after in pairwise(grey):
+        step, lost = _lucas_kanade_step(before, after, places[-1])
+        places.append(places[-1] + _fill_lost(step, lost, neighbours))
+    return ((np.stack(places) + 0.5) / size).astype(np.float32)
+
+
+def track_dense_flow(frames: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Chains dense optical flow (DIS, Kroeger et al. 2016) from frame to frame."""
+    places = [queries.astype(np.float32)]
+    for before, after in pairwise(frames):
+        places.append(places[-1] + sample_field(dense_flow(before, after), places[-1]))
+    return np.stack(places)
+
+
+def _track_cotracker(
+    model: Any, device: str, frames: np.ndarray, queries: np.ndarray
+) -> np.ndarray:
+    """CoTracker3 (Karaev et al. 2024): follows points through all frames at once.
+
+    What it says of visibility is left unused, as by TrackMAE. Its own query grid is not
+    centred on patches, so places are always given to it.
+    """
+    import torch
+
+    if len(frames) == 1:
+        return queries[None].astype(np.float32)
+    size = np.array([frames.shape[2], frames.shape[1]], np.float32)
+    start = np.zeros((1, len(queries), 3), np.float32)  # frame, x, y
+    start[0, :, 1:] = queries * size - 0.5
+    pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))[None]
+    with torch.inference_mode():
+        tracks, _ = model(
+            torch.from_numpy(pixels).float().to(device),
+            queries=torch.from_numpy(start).to(device),
+        )
+    return ((tracks[0].float().cpu().numpy() + 0.5) / size).astype(np.float32)
 
 
 def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Dense optical flow between two frames.
-
-    Args:
-        before, after: uint8 [H, W, 3].
+    """Dense optical flow between two frames uint8 [H, W, 3].
 
     Returns:
         float32 [H, W, 2] in frame widths and heights, at the pixels of `before`.

@@ -8,7 +8,6 @@ field always holds the displacement of one video frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -32,25 +31,19 @@ _OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class VideoFields:
-    """Motion of a video from its first frame on."""
-
-    fields: np.ndarray  # float32 [F, G, G, 2], from frame f-1 to f, in frame widths and heights
-    width: int  # pixels
-    height: int
+class CodedFrame(NamedTuple):
+    bidirectional: bool  # a B-frame
+    stamp: int | None  # time stamp
+    vectors: bool  # whether it has usable ones
 
 
-class _Painted(NamedTuple):
-    """One frame's vectors on the grid, undivided: float32 [2, G, G, 2], of past and future."""
-
-    coded: CodedFrame
-    fields: np.ndarray
-    width: int
-    height: int
+class _CodedVideo(NamedTuple):
+    frames: list[CodedFrame]
+    painted: list[np.ndarray]  # float32 [2, G, G, 2] of each frame, as `paint_vectors`
+    order: list[int | None]  # time stamps of packets in coded order
 
 
-def vector_fields(path: str, grid: int, last: int | None = None) -> VideoFields:
+def vector_fields(path: str, grid: int, last: int | None = None) -> np.ndarray:
     """Displacement fields of a video's frames, in the order in which decoding gives them.
 
     Frames without vectors (I-frames) repeat the field before them, the first ones the first field
@@ -59,36 +52,35 @@ def vector_fields(path: str, grid: int, last: int | None = None) -> VideoFields:
     Args:
         last: last frame that is needed; None: all.
 
+    Returns:
+        float32 [F, grid, grid, 2] from frame f-1 to f, in frame widths and heights.
+
     Raises:
         MotionPriorError: the codec has no vectors, the video none in it, or it is shown rotated.
     """
     import av
 
     try:
-        painted, order = _decode(path, grid, last)
+        frames, painted, order = _decode(path, grid, last)
     except (av.FFmpegError, IndexError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise MotionPriorError(path, f"vectors cannot be decoded ({reason}); {_REMEDY}") from None
-    if not painted:
+    if not frames:
         raise MotionPriorError(path, f"holds no video frames; {_REMEDY}")
-    frames = [frame.coded for frame in painted]
     distances = reference_distances(frames, order)
-    fields = np.stack([frame.fields for frame in painted]) / distances[:, :, None, None, None]
+    fields = np.stack(painted) / distances[:, :, None, None, None]
     sources = fill_sources(frames)
     if sources is None:
         if len(frames) > 1:
             raise MotionPriorError(path, f"holds no motion vectors, only I-frames; {_REMEDY}")
         sources = np.zeros(1, np.int64)  # a single picture rests
-    fields = as_stored(fields.sum(axis=1)[sources])
-    return VideoFields(fields, painted[0].width, painted[0].height)
+    return as_stored(fields.sum(axis=1)[sources])
 
 
-def _decode(path: str, grid: int, last: int | None) -> tuple[list[_Painted], list[int | None]]:
-    """Frames with their painted vectors, and the time stamps of packets in coded order."""
+def _decode(path: str, grid: int, last: int | None) -> _CodedVideo:
     import av
 
-    painted: list[_Painted] = []
-    order: list[int | None] = []
+    video = _CodedVideo([], [], [])
     with av.open(path) as container:
         stream = container.streams.best("video")
         codec = stream.codec_context.codec.canonical_name
@@ -97,23 +89,23 @@ def _decode(path: str, grid: int, last: int | None) -> tuple[list[_Painted], lis
         stream.codec_context.options = _OPTIONS
         for packet in container.demux(stream):
             if packet.size:
-                order.append(packet.pts)
+                video.order.append(packet.pts)
             for frame in packet.decode():
-                painted.append(_paint_frame(path, codec, frame, grid))
-                if last is not None and _enough(painted, last):
-                    return painted, order
-    return painted, order
+                coded, fields = _paint_frame(path, codec, frame, grid)
+                video.frames.append(coded)
+                video.painted.append(fields)
+                if last is not None and _enough(video.frames, last):
+                    return video
+    return video
 
 
-def _enough(painted: list[_Painted], last: int) -> bool:
+def _enough(frames: list[CodedFrame], last: int) -> bool:
     """Whether every frame up to `last` has its references, and there is a field to repeat."""
-    newest = painted[-1].coded
-    return (
-        len(painted) > last and not newest.bidirectional and any(p.coded.vectors for p in painted)
-    )
+    complete = len(frames) > last and not frames[-1].bidirectional
+    return complete and any(frame.vectors for frame in frames)
 
 
-def _paint_frame(path: str, codec: str, frame: Any, grid: int) -> _Painted:
+def _paint_frame(path: str, codec: str, frame: Any, grid: int) -> tuple[CodedFrame, np.ndarray]:
     if frame.rotation:
         raise MotionPriorError(path, f"is shown rotated by {frame.rotation} degrees; {_REMEDY}")
     from av.video.frame import PictureType
@@ -125,8 +117,7 @@ def _paint_frame(path: str, codec: str, frame: Any, grid: int) -> _Painted:
     usable = data is not None and not (codec == "mpeg4" and bidirectional)
     if usable:
         fields = paint_vectors(data.to_ndarray(), frame.height, frame.width, grid)
-    coded = CodedFrame(bidirectional, frame.pts, usable)
-    return _Painted(coded, fields, frame.width, frame.height)
+    return CodedFrame(bidirectional, frame.pts, usable), fields
 
 
 def paint_vectors(vectors: np.ndarray, height: int, width: int, grid: int) -> np.ndarray:
@@ -179,12 +170,6 @@ def _covered(vectors: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, 
 
 
 _HELD_PICTURES = 16  # no decoder must hold more for later, so no future reference is further away
-
-
-class CodedFrame(NamedTuple):
-    bidirectional: bool  # a B-frame
-    stamp: int | None  # time stamp
-    vectors: bool  # whether it has usable ones
 
 
 def reference_distances(frames: Sequence[CodedFrame], order: Sequence[int | None]) -> np.ndarray:

@@ -72,17 +72,12 @@ def _write_split(
         # Not fork: the caller may already run threads.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             names = list(pool.map(_write_clip, tasks, chunksize=8))
+    folder, size, fps = (root / split).absolute(), settings.size, float(FRAMES_PER_SECOND)
     rows = [
         ManifestRow(
-            path=str((root / split / f"{name}.mp4").absolute()),
-            label=task[3],
-            frames=settings.frames,
-            fps=float(FRAMES_PER_SECOND),
-            width=settings.size,
-            height=settings.size,
-            ground_truth=str((root / split / f"{name}.npz").absolute()),
+            f"{folder / name}.mp4", kind, settings.frames, fps, size, size, f"{folder / name}.npz"
         )
-        for name, task in zip(names, tasks, strict=True)
+        for name, (_, _, _, kind) in zip(names, tasks, strict=True)
     ]
     write_manifest(aside / f"{split}.parquet", rows)
 

@@ -137,11 +137,8 @@ def _random_pan(rng: np.random.Generator, settings: SyntheticSettings) -> np.nda
 
 
 def random_texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
-    """Noise with a power-law spectrum around a random colour, for objects and backgrounds alike.
-
-    Returns:
-        float32 [size, size, 3] in [0, 1], periodic in both axes, deviation about `contrast`.
-    """
+    """Noise with a power-law spectrum around a random colour, for objects and backgrounds alike;
+    float32 [size, size, 3] in [0, 1], periodic in both axes, deviation about `contrast`."""
     frequency = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.rfftfreq(size)[None] ** 2
     frequency[0, 0] = 1.0
     slope = rng.uniform(0.9, 1.5)
@@ -157,15 +154,8 @@ def random_texture(rng: np.random.Generator, size: int, contrast: float) -> np.n
 
 
 def sample_texture(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear lookup with wrap-around.
-
-    Args:
-        texture: float32 [S, S, 3].
-        x, y: pixel coordinates, any shape.
-
-    Returns:
-        float32 [..., 3].
-    """
+    """Bilinear lookup with wrap-around in float32 [S, S, 3], at pixel coordinates of any shape
+    [...] -> float32 [..., 3]."""
     size = texture.shape[0]
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right_share = (x - left)[..., None].astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tats_ray.cli.benchmark import benchmark_main
-from tats_ray.cli.evaluate import evaluate_main
+from tats_ray.cli.evaluation import evaluate_main
 from tats_ray.cli.train import finetune_main, pretrain_main
 from tats_ray.config import dump_config
 from tests.conftest import tiny_config

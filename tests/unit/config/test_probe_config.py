@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tats_ray.cli.probe import probe_main
+from tats_ray.cli.evaluation import probe_main
 from tats_ray.config import dump_config
 from tats_ray.config.probe import load_probe_config
 from tats_ray.errors import ConfigError
@@ -93,7 +93,7 @@ def test_the_command_line_ends_with_two(capsys, run):
 def test_a_dry_run_needs_no_torch(run):
     given = [f"probe.checkpoint={run}", "probe.train=a", "probe.test=b", "--dry-run"]
     script = (
-        "import sys; from tats_ray.cli.probe import probe_main; "
+        "import sys; from tats_ray.cli.evaluation import probe_main; "
         f"assert probe_main({given!r}) == 0; "
         "assert not {'torch', 'ray', 'pyarrow'} & set(sys.modules)"
     )

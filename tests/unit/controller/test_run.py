@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tats_ray.controller.executor import Completed
-from tats_ray.controller.records import NoInspection, RunRecords
+from tats_ray.controller.records import RunRecords
 from tats_ray.controller.run import _iterate
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
@@ -44,7 +44,7 @@ def test_a_checkpoint_that_cannot_be_written_beside_another_fault_is_told(
     directory.checkpoints.write_text("a file in the way of the folder")
     tracker = Tracker(config, MetricsFile(directory.metrics, 0), UntrackedRun(), {})
     task, progress = pretraining(config, synthetic.train), Progress(0, 0, Cursor(), 0)
-    records = RunRecords(task, directory, tracker, NoInspection({}), progress, dict)
+    records = RunRecords(task, directory, tracker, None, progress, dict)
     records.begin(0, ClipBatch(0, (), Cursor(2, 0)))
     executor = _FaultyExecutor(Training(config).after(1))
     with pytest.raises(NonFiniteError, match="step 2: diverged"):

@@ -21,7 +21,7 @@ from tats_ray.data.motion.fields import (
     track_slices,
     upsample_tracks,
 )
-from tats_ray.data.motion.prior import MotionRequest, clip_motion
+from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.errors import MotionPriorError
 from tats_ray.models.tokens import motion_target
 from tests.moving_clips import (
@@ -213,10 +213,10 @@ def test_real_videos(shared_data):
     refused = set()
     for path in sorted((shared_data / "robust" / "odd_valid").iterdir()):
         request = MotionRequest("vectors", "field", GRID, 1, None)
-        indices = np.array([0, 1, 2])
-        frames = np.zeros((3, 8, 8, 3), np.uint8)
+        indices = np.array([[0, 1, 2]])
+        frames = np.zeros((1, 3, 8, 8, 3), np.uint8)
         try:
-            motion = clip_motion(request, str(path), frames, indices)
+            motion = clips_motion(request, str(path), frames, indices)
         except MotionPriorError:
             refused.add(path.stem.removeprefix("derived_").removeprefix("decord_"))
             continue

@@ -9,10 +9,10 @@ from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.motion import trackers
 from tats_ray.data.motion.fields import grid_points
 from tats_ray.data.motion.trackers import (
-    DenseFlowTracker,
-    LucasKanadeTracker,
     dense_flow,
     point_tracker,
+    track_dense_flow,
+    track_lucas_kanade,
 )
 from tats_ray.data.synthetic.scene import Scene, random_scene, render
 from tats_ray.errors import MotionPriorError
@@ -20,14 +20,14 @@ from tests.moving_clips import HEIGHT, STEP, WIDTH, on_square, panning_clip, squ
 
 GRID = 16
 PIXELS = np.array([WIDTH, HEIGHT])
-TRACKERS = [LucasKanadeTracker, DenseFlowTracker]
+TRACKERS = [track_lucas_kanade, track_dense_flow]
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_a_pan_is_followed_to_a_tenth_of_a_pixel(tracker):
     clip = panning_clip(5)
     points = grid_points(GRID)
-    places = tracker().track(clip, points)
+    places = tracker(clip, points)
     assert places.shape == (5, GRID * GRID, 2)
     assert places.dtype == np.float32
     assert np.array_equal(places[0], points)
@@ -42,7 +42,7 @@ def test_a_pan_is_followed_to_a_tenth_of_a_pixel(tracker):
 def test_a_point_on_the_square_ends_on_it_and_one_beside_it_stays(tracker):
     clip = square_clip(9)
     points = grid_points(GRID)
-    moved = (tracker().track(clip, points)[-1] - points) * PIXELS
+    moved = (tracker(clip, points)[-1] - points) * PIXELS
     inside = on_square(points, 0, 8)
     assert np.abs(moved[inside] - STEP * 8).max() < 0.5
     far = ~(on_square(points, 0, -24) | on_square(points, 4, -24) | on_square(points, 8, -24))
@@ -58,18 +58,18 @@ def test_a_lost_point_goes_with_its_neighbours_or_rests():
     near = grid_points(8) * 0.25 + [0.375, 0.375]  # 6 pixels apart, around the patch
     centre = np.array([[96 / WIDTH, 64 / HEIGHT]], np.float32)
     points = np.concatenate([centre, near]).astype(np.float32)
-    moved = (LucasKanadeTracker().track(clip, points)[-1] - points) * PIXELS
+    moved = (track_lucas_kanade(clip, points)[-1] - points) * PIXELS
     assert np.abs(moved[0] - 2 * STEP).max() < 1
     flat = np.full((3, HEIGHT, WIDTH, 3), 128, np.uint8)
-    assert np.array_equal(LucasKanadeTracker().track(flat, points), np.stack([points] * 3))
+    assert np.array_equal(track_lucas_kanade(flat, points), np.stack([points] * 3))
 
 
 def test_a_single_point_and_a_single_frame():
     point = np.array([[0.5, 0.5]], np.float32)
     flat = np.full((2, HEIGHT, WIDTH, 3), 128, np.uint8)
-    assert np.array_equal(LucasKanadeTracker().track(flat, point), [point, point])
+    assert np.array_equal(track_lucas_kanade(flat, point), [point, point])
     for tracker in TRACKERS:
-        assert np.array_equal(tracker().track(flat[:1], point), [point])
+        assert np.array_equal(tracker(flat[:1], point), [point])
 
 
 def test_dense_flow_is_in_shares_of_the_frame():
@@ -79,7 +79,7 @@ def test_dense_flow_is_in_shares_of_the_frame():
     assert np.abs(np.median(flow[20:-20, 20:-20], axis=(0, 1)) * PIXELS - STEP).max() < 0.05
 
 
-@pytest.mark.parametrize(("tracker", "share"), [(LucasKanadeTracker, 0.7), (DenseFlowTracker, 0.6)])
+@pytest.mark.parametrize(("tracker", "share"), [(track_lucas_kanade, 0.7), (track_dense_flow, 0.6)])
 def test_synthetic_objects_are_followed(tracker, share):
     """Over 4 steps of 2 frames most points on objects end within 1.5 pixels of the exact place,
     and hardly any would do so had they stayed."""
@@ -88,7 +88,7 @@ def test_synthetic_objects_are_followed(tracker, share):
         for seed in range(4):
             scene = random_scene(SyntheticSettings(size=128, frames=9), kind, seed)
             points, exact = _exact_track(scene, 8)
-            places = tracker().track(render(scene).frames[::2], points)[-1]
+            places = tracker(render(scene).frames[::2], points)[-1]
             near.append(np.linalg.norm(places - exact, axis=1) * 128 < 1.5)
             resting.append(np.linalg.norm(points - exact, axis=1) * 128 < 1.5)
     assert np.concatenate(near).size > 100
@@ -156,7 +156,7 @@ def test_cotracker_is_found_in_the_cache_and_speaks_pixels(no_network):
     (folder / "hubconf.py").write_text(STAND_IN)
     tracker = point_tracker("cotracker3", "/v/a.mp4")
     points = grid_points(4)
-    places = tracker.track(panning_clip(3), points)
+    places = tracker(panning_clip(3), points)
     assert np.allclose(places[0], points, atol=1e-6)
     assert np.allclose((places - points) * PIXELS, np.arange(3)[:, None, None] * STEP, atol=1e-4)
-    assert np.array_equal(tracker.track(panning_clip(1), points), points[None])
+    assert np.array_equal(tracker(panning_clip(1), points), points[None])

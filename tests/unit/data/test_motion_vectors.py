@@ -46,7 +46,7 @@ def test_direction_and_size_are_right_in_every_frame(tmp_path, name):
     suffix, codec, b_frames, options = VARIANTS[name]
     clip = square_clip()
     path = encode(tmp_path / f"clip.{suffix}", clip, codec, b_frames, **options)
-    fields = vector_fields(str(path), GRID).fields * PIXELS
+    fields = vector_fields(str(path), GRID) * PIXELS
     assert fields.shape == (FRAMES, GRID, GRID, 2)
     points = grid_points(GRID).reshape(GRID, GRID, 2)
     # MPEG-4 B-frames borrow the field of a P-frame up to two frames, here 6 pixels, later.
@@ -60,23 +60,23 @@ def test_direction_and_size_are_right_in_every_frame(tmp_path, name):
 
 def test_without_b_frames_vectors_are_exact(tmp_path):
     path = encode(tmp_path / "clip.mp4", panning_clip(), **ONE_REFERENCE)
-    inner = vector_fields(str(path), GRID).fields[:, 2:-2, 2:-2] * PIXELS
+    inner = vector_fields(str(path), GRID)[:, 2:-2, 2:-2] * PIXELS
     assert np.abs(inner - STEP).max() < 0.02
 
 
 def test_frames_without_vectors_repeat_the_field_before(tmp_path):
     """I-frames at 0, 6 and 12; the square moves, so other neighbours differ."""
     path = encode(tmp_path / "clip.mp4", square_clip(), **ONE_REFERENCE)
-    fields = vector_fields(str(path), GRID).fields
+    fields = vector_fields(str(path), GRID)
     same = [bool((fields[i] == fields[i - 1]).all()) for i in range(1, FRAMES)]
     assert [i + 1 for i, equal in enumerate(same) if equal] == [1, 6, 12]
 
 
 def test_a_prefix_is_the_beginning_of_the_whole(tmp_path):
     path = encode(tmp_path / "clip.mp4", square_clip(), b_frames=3, gop=12)
-    whole = vector_fields(str(path), GRID).fields
+    whole = vector_fields(str(path), GRID)
     for last in range(FRAMES):
-        part = vector_fields(str(path), GRID, last).fields
+        part = vector_fields(str(path), GRID, last)
         assert len(part) > last
         assert np.array_equal(part[: last + 1], whole[: last + 1]), last
 
@@ -97,7 +97,7 @@ def test_a_video_of_i_frames_has_no_motion_but_a_single_picture_rests(tmp_path):
     with pytest.raises(MotionPriorError, match="only I-frames"):
         vector_fields(str(path), GRID)
     single = encode(tmp_path / "single.mp4", panning_clip(1))
-    assert not vector_fields(str(single), GRID).fields.any()
+    assert not vector_fields(str(single), GRID).any()
 
 
 def test_a_turned_video_and_a_broken_one_are_refused(tmp_path):

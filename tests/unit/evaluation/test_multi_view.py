@@ -15,7 +15,7 @@ from tats_ray.data.video_writer import write_h264
 from tats_ray.errors import TooManyBrokenVideosError
 from tats_ray.evaluation.multi_view import (
     VideoScorer,
-    build_view_plan,
+    decode_views,
     spatial_views,
     temporal_views,
 )
@@ -104,7 +104,7 @@ def test_the_mean_of_views_is_that_of_a_loop(brightness):
         model.head.weight.normal_(generator=torch.Generator().manual_seed(5))
     scorer = VideoScorer(config, 4, model_state(model), CPU)
     decoder = DecoderProcess()
-    frames = build_view_plan(config).decode(str(brightness.parent / "1.mp4"), decoder)
+    frames = decode_views(config, str(brightness.parent / "1.mp4"), decoder)
     decoder.close()
     assert frames.shape == (3, 8, 32, 48, 3)
     parts = []
@@ -130,7 +130,8 @@ def test_a_right_classifier_is_right_and_a_broken_video_is_missing(brightness, t
     assert path == str(brightness.parent / "4.mp4")
     assert reason
     assert found.metrics()["test_videos_missing"] == 1
-    file, picture = write_accuracy(tmp_path, "test", found)
+    write_accuracy(tmp_path, "test", found)
+    file, picture = tmp_path / "test.json", tmp_path / "test.png"
     assert '"missing": [{"path": ' in file.read_text()
     assert picture.stat().st_size > 1000
 

@@ -45,8 +45,8 @@ def test_everything_comes_back(tmp_path, trained):
     path = write_checkpoint(tmp_path, trained, _progress(3), keep=2)
     assert read_progress(path) == _progress(3)
     read = read_state(path)
-    assert _same(read.trainer.mae, trained.trainer.mae)
-    assert _same(read.trainer.optimizer, trained.trainer.optimizer)
+    assert _same(read.trainer.files["mae"], trained.trainer.files["mae"])
+    assert _same(read.trainer.files["mae_optimizer"], trained.trainer.files["mae_optimizer"])
     assert _same(read.policy.sampler, trained.policy.sampler)
     assert _same(read.policy.optimizer, trained.policy.optimizer)
     assert (read.trainer.step, read.policy.version) == (3, 3)
@@ -58,8 +58,8 @@ def test_training_goes_on_bit_for_bit(tmp_path, trained):
     resumed.executor.load(read_state(write_checkpoint(tmp_path, trained, _progress(3), keep=2)))
     resumed.step = 3
     wanted, got = undisturbed.after(5), resumed.after(5)
-    assert _same(wanted.trainer.mae, got.trainer.mae)
-    assert _same(wanted.trainer.optimizer, got.trainer.optimizer)
+    assert _same(wanted.trainer.files["mae"], got.trainer.files["mae"])
+    assert _same(wanted.trainer.files["mae_optimizer"], got.trainer.files["mae_optimizer"])
     assert _same(wanted.policy.sampler, got.policy.sampler)
 
 
@@ -134,10 +134,10 @@ def test_a_report_names_the_step_that_went_wrong():
     trainer.train_step(clips)
     with torch.no_grad():
         trainer.mae.decoder.head.bias[0] = float("nan")
-    before = trainer.state().mae
+    before = trainer.state().files["mae"]
     trainer.train_step(clips)
     trainer.train_step(clips)
     with pytest.raises(NonFiniteError, match="step 2: "):
         trainer.reports()
-    after = trainer.state().mae
+    after = trainer.state().files["mae"]
     assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)

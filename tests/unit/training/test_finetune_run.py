@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from tats_ray.cli.evaluate import evaluate_main
+from tats_ray.cli.evaluation import evaluate_main
 from tats_ray.controller.finetune import finetune
 from tats_ray.controller.in_process import InProcessExecutor
 from tats_ray.errors import CheckpointError, ManifestError, RunDirectoryError

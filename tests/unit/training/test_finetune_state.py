@@ -14,9 +14,9 @@ from tats_ray.errors import CheckpointError
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
-from tats_ray.training.classifier import ClassifierState, build_classifier, read_classifier
+from tats_ray.training.classifier import build_classifier, read_classifier
 from tats_ray.training.initial_weights import load_initial_encoder
-from tats_ray.training.pretraining_model import MAEState
+from tats_ray.training.trainer import TrainerState
 from tests.finetuning import finetune_config
 
 
@@ -25,7 +25,7 @@ def run(tmp_path):
     """A pre-training run with one checkpoint."""
     config = finetune_config()
     mae = build_mae(config.model, config.grid, seed=9)
-    state = RunState(MAEState(4, model_state(mae), {}, {}), None)
+    state = RunState(TrainerState(4, {"mae": model_state(mae), "mae_optimizer": {}}), None)
     write_checkpoint(tmp_path / "run" / "checkpoints", state, Progress(4, 32, Cursor(), 0), keep=2)
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
     return tmp_path / "run"
@@ -105,12 +105,16 @@ def test_no_checkpoint_and_damage_are_named(run, tmp_path):
 
 
 def test_a_classifier_comes_back_with_its_classes(tmp_path):
-    state = ClassifierState(3, ["a", "b"], {"w": np.ones(2)}, {"w/exp_avg": np.zeros(2)})
+    state = TrainerState(
+        3,
+        {"classifier": {"w": np.ones(2)}, "classifier_optimizer": {"w/exp_avg": np.zeros(2)}},
+        {"classes": ["a", "b"]},
+    )
     progress = Progress(3, 24, Cursor(2, 1), 0)
     folder = write_checkpoint(tmp_path, RunState(state, None), progress, keep=1)
     got = read_classifier(folder)
-    assert (got.step, got.classes) == (3, ["a", "b"])
-    assert np.array_equal(got.weights["w"], np.ones(2))
+    assert (got.step, got.documents) == (3, {"classes": ["a", "b"]})
+    assert np.array_equal(got.files["classifier"]["w"], np.ones(2))
     (folder / "classes.json").write_text('{"a": 1}')
     with pytest.raises(CheckpointError, match=r"classes.json: is not a list"):
         read_classifier(folder)

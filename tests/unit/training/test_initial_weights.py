@@ -46,9 +46,9 @@ def test_a_run_or_checkpoint_gives_autoencoder_and_policy(tmp_path, inner):
     source = str(tmp_path / inner)
     config = tiny_config(f"train.initial_weights={source}")
     trainer = MAETrainer(config, CPU)
-    assert _equal(trainer.state().mae, state.trainer.mae)
+    assert _equal(trainer.state().files["mae"], state.trainer.files["mae"])
     assert trainer.step == 0, "the schedule and the moments are new"
-    assert trainer.state().optimizer == {}
+    assert trainer.state().files["mae_optimizer"] == {}
     policy = build_policy(config)
     assert not _equal(model_state(policy), state.policy.sampler), "another seed"
     load_initial_policy(policy, source)
@@ -59,19 +59,19 @@ def test_a_joint_sampler_comes_along_where_it_has_the_same_shape(tmp_path):
     state = _run(tmp_path, *ADAMAE)
     given = f"train.initial_weights={tmp_path}"
     same = MAETrainer(tiny_config(given, *ADAMAE), CPU).state()
-    assert _equal(same.mae, state.trainer.mae)
-    assert _equal(same.auxiliary, state.trainer.auxiliary)
+    assert _equal(same.files["mae"], state.trainer.files["mae"])
+    assert _equal(same.files["auxiliary"], state.trainer.files["auxiliary"])
     larger = ["data.size=64", "data.stored_height=64", "data.stored_width=64"]  # more positions
     other = MAETrainer(tiny_config(given, *ADAMAE, *larger), CPU).state()
-    assert _equal(other.mae, state.trainer.mae)
+    assert _equal(other.files["mae"], state.trainer.files["mae"])
     fresh = MAETrainer(tiny_config(*ADAMAE, *larger), CPU).state()
-    assert _equal(other.auxiliary, fresh.auxiliary)
+    assert _equal(other.files["auxiliary"], fresh.files["auxiliary"])
 
 
 def test_another_system_takes_the_autoencoder_alone(tmp_path):
     state = _run(tmp_path, "masking.system=tube")
     config = tiny_config(f"train.initial_weights={tmp_path}")
-    assert _equal(MAETrainer(config, CPU).state().mae, state.trainer.mae)
+    assert _equal(MAETrainer(config, CPU).state().files["mae"], state.trainer.files["mae"])
     policy, fresh = build_policy(config), model_state(build_policy(config))
     load_initial_policy(policy, str(tmp_path))
     assert _equal(model_state(policy), fresh)

@@ -50,7 +50,7 @@ def test_steps_within_the_limit_are_left_out_and_counted(system, flat, synthetic
     step = flat.step(8)
     assert pretrain(config, must_resume=False)["steps"] == 3
     states = [read_state(path) for path in checkpoints(tmp_path / "runs/test/checkpoints")]
-    parts = [("mae", [state.trainer.mae for state in states])]
+    parts = [("mae", [state.trainer.files["mae"] for state in states])]
     if system == "tats":
         parts.append(("sampler", [state.policy.sampler for state in states]))
     for name, weights in parts:
@@ -76,14 +76,15 @@ def test_fine_tuning_has_the_same_guard(limit):
     trainer = ClassifierTrainer(config, ["a", "b"], labels, torch.device("cpu"))
     clips = random_clips(tiny_config(), 8)
     trainer.train_step(clips)
-    before = trainer.state()
+    before = trainer.state().files["classifier"]
     handle = trainer.classifier.head.weight.register_hook(lambda gradient: gradient * np.inf)
     trainer.train_step(clips)
     handle.remove()
-    after = trainer.state()
-    assert all(np.array_equal(value, after.weights[key]) for key, value in before.weights.items())
+    after = trainer.state().files["classifier"]
+    assert all(np.array_equal(value, after[key]) for key, value in before.items())
     trainer.train_step(clips)
-    moved = not np.array_equal(trainer.state().weights["head.weight"], after.weights["head.weight"])
+    behind = trainer.state().files["classifier"]
+    moved = not np.array_equal(behind["head.weight"], after["head.weight"])
     assert moved == bool(limit)
     if not limit:
         with pytest.raises(NonFiniteError, match="step 2: the classifier's gradient") as caught:
