@@ -6,7 +6,9 @@ the number of processes. A video that cannot be decoded is missing; nothing take
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,18 +30,21 @@ _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 @dataclass(frozen=True)
 class TestVideo:
-    """One row of a test manifest.
-
-    Attributes:
-        number: row of the manifest.
-        aspect: width / height as shown.
-    """
+    """One row of a test manifest, and its number."""
 
     __test__ = False  # no test class
 
     number: int
-    path: str
-    aspect: float
+    row: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        return str(self.row["path"])
+
+    @property
+    def aspect(self) -> float:
+        """Width / height as shown."""
+        return float(self.row["width"] / self.row["height"])
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,14 @@ class ViewPlan:
     sampling: Sampling
     clips: int
 
-    def decode(self, path: str, decoder: DecoderProcess) -> np.ndarray:
-        """uint8 [clips, T, H, W, 3] at the stored size.
+    def decode(self, video: Mapping[str, Any], decoder: DecoderProcess) -> np.ndarray:
+        """The clips of a row of the manifest, uint8 [clips, T, H, W, 3] at the stored size.
 
         Raises:
             VideoDecodeError: it cannot be decoded.
         """
         starts = temporal_views(self.clips, self.sampling)
-        request = clip_request(self.data, None, path, starts, self.sampling)
+        request = clip_request(self.data, None, video, starts, self.sampling)
         return decoder.decode(request, self.data.decode_seconds).frames
 
 
@@ -141,7 +146,7 @@ def score_videos(plan: ViewPlan, videos: list[TestVideo], scorer: VideoScorer) -
     scores = []
     for video in videos:
         try:
-            frames = plan.decode(video.path, decoder)
+            frames = plan.decode(video.row, decoder)
             scores.append(VideoScore(video.number, scorer.score(frames, video.aspect)))
         except VideoDecodeError as error:
             scores.append(VideoScore(video.number, None, error.reason))
