@@ -30,7 +30,7 @@ BROKEN = [
     "derived_faststart_truncated_60pct.mp4", "derived_lfs_pointer.mp4",
     "derived_text_renamed.mp4", "derived_truncated_half.mp4", "zero_bytes.webm",
 ]  # fmt: skip
-# decord cannot read AV1, and miscounts frames of AVI and MPEG files.
+# decord cannot read AV1, and miscounts frames of these AVI and MPEG files.
 DECORD_CANNOT = {"derived_av1.mkv", "derived_mpeg2.mpg", "derived_mpeg4_xvid.avi"}
 SECONDS = 5  # the time limit of one file
 

@@ -120,7 +120,7 @@ def test_decord_refuses_what_it_does_not_read_exactly(tmp_path, coding, reading)
 
 
 def _remuxed(source, target, first=0, shift=0):
-    """The packets from the `first` on, shown `shift` frames earlier, before which an edit list cuts."""
+    """The packets from the `first` on, of which an edit list cuts off the first `shift` frames."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         stream = given.streams.video[0]
         output = made.add_stream_from_template(stream)
