@@ -55,6 +55,8 @@ def _manifest(folder):
         "label": [f"class {n % 400:03d}" for n in range(ROWS)],
         "frames": np.full(ROWS, 250), "fps": np.full(ROWS, 25.0), "width": np.full(ROWS, 340),
         "height": np.full(ROWS, 256), "ground_truth": pa.nulls(ROWS, pa.string()),
+        "reading": ["decord"] * ROWS, "bytes": np.full(ROWS, 10**6),
+        "mtime_ns": np.full(ROWS, 10**18),
     }  # fmt: skip
     pq.write_table(pa.table(columns, schema=SCHEMA), folder / "m.parquet")
     return folder / "m.parquet"
