@@ -150,7 +150,7 @@ def score_videos_on_ray(
     """Scores by `train.workers` actors, in the order of the manifest."""
     quiet_ray_data()
     decode = functools.partial(_decode, config=config)
-    items = [{"number": v.number, "path": v.path, "aspect": v.aspect} for v in videos]
+    items = [{"number": v.number, "row": dict(v.row), "aspect": v.aspect} for v in videos]
     tasks = -(-len(items) // _VIDEOS_PER_TASK)
     dataset = (
         ray.data.from_items(items, override_num_blocks=tasks)
@@ -178,9 +178,9 @@ def _decode(batch: dict[str, np.ndarray], config: FinetuneConfig) -> dict[str, A
     data, decoder = config.data, process_decoder()
     shape = (config.views.temporal, data.frames, data.stored_height, data.stored_width, 3)
     frames, reasons = [], []
-    for path in batch["path"]:
+    for row in batch["row"]:
         try:
-            frames.append(decode_views(config, str(path), decoder))
+            frames.append(decode_views(config, row, decoder))
             reasons.append("")
         except VideoDecodeError as error:
             frames.append(np.zeros(shape, dtype=np.uint8))

@@ -36,6 +36,11 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
         help="shorter side of re-encoded videos (%(default)s)",
     )
     parser.add_argument(
+        "--check-frames",
+        action="store_true",
+        help="decode every frame, and leave out videos whose clips have other frames",
+    )
+    parser.add_argument(
         "--motion", choices=MOTION_SOURCES, help="also compute the motion of all videos"
     )
     parser.add_argument(
@@ -52,7 +57,8 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
         "--video-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help="time limit of one video (60 to look at it, 600 to re-encode it or find its motion)",
+        help="time limit of one video (60 to look at it, 600 to re-encode or check it or find its "
+        "motion)",
     )
     given = parser.parse_args(arguments)
     if (given.motion is None) != (given.motion_folder is None):
@@ -62,14 +68,19 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from tats_ray.data.datasets.lists import folder_entries, list_entries
-    from tats_ray.data.prepare import prepare
+    from tats_ray.data.datasets.lists import folder_entries, list_entries, other_files
+    from tats_ray.data.prepare import CHECKED_FRAMES, prepare
 
     source = given.source
     if given.dataset is not None:
         entries, source = dataset_entries(given), videos_folder(given)
+    elif source.is_dir():
+        entries = folder_entries(source)
+        if others := other_files(source):
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+            sys.stdout.write(f"{source}: left out by suffix: {counts}\n")
     else:
-        entries = folder_entries(source) if source.is_dir() else list_entries(source)
+        entries = list_entries(source)
     failures: list[VideoDecodeError] = []
     limit = {} if given.video_seconds is None else {"seconds": given.video_seconds}
     if given.reencode is not None:
@@ -82,8 +93,13 @@ def _prepare(given: argparse.Namespace) -> int:
         sys.stdout.write(f"{given.reencode}: {len(entries)} of {total} videos re-encoded\n")
         if not entries:
             raise ManifestError(f"none of {total} videos can be re-encoded")
-    prepared = prepare(entries, given.manifest, **limit)
+    prepared = prepare(entries, given.manifest, check=given.check_frames, **limit)
     _name("broken", prepared.failures)
+    if given.check_frames:
+        sys.stdout.write(
+            f"{given.manifest}: {CHECKED_FRAMES} frames of clips of each video are those that "
+            "decoding every frame in order gives\n"
+        )
     labels = {row.label for row in prepared.rows if row.label is not None}
     sys.stdout.write(
         f"{given.manifest}: {len(prepared.rows)} videos, {len(labels)} labels, "

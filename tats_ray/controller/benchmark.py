@@ -152,7 +152,7 @@ def _prior_seconds(config: Config, clips: int) -> float:
         settings = data.synthetic.model_copy(update={"frames": count, "size": data.stored_height})
         frames = render(random_scene(settings, "linear", 0)).frames
         write_h264(Path(path), frames, FRAMES_PER_SECOND)
-        shown = decode_clips(clip_request(data, None, path, [0.0])).frames
+        shown = decode_clips(clip_request(data, None, {"path": path}, [0.0])).frames
         places = np.arange(data.frames)[None] * data.stride
         find = partial(clips_motion, request, path, shown, places)
         return float(np.median([_seconds(find, torch.device("cpu")) for _ in range(clips)]))

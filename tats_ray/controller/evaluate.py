@@ -83,11 +83,7 @@ def evaluate_classifier(
     """
     table = read_manifest(manifest)
     labels = class_index(manifest, table, classes)
-    columns = (table[name].to_pylist() for name in ("path", "width", "height"))
-    videos = [
-        TestVideo(number, path, width / height)
-        for number, (path, width, height) in enumerate(zip(*columns, strict=True))
-    ]
+    videos = [TestVideo(number, row) for number, row in enumerate(table.to_pylist())]
     if config.cluster.mode == "serial":
         torch.set_num_threads(config.cluster.threads)
         scorer = VideoScorer(config, len(classes), weights, default_device())

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tats_ray.data.isolated import Answer
+from tats_ray.data.video_index import Reading, video_index
 from tats_ray.errors import VideoDecodeError
 
-# Containers often promise a frame or two more than they hold; the last frame stands in for those.
-MISSING_FRAMES = 2
+REPAIR = "re-encode it with jobs/prepare_data.py --reencode, or leave it out"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _QUICKTIME = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
@@ -18,22 +28,26 @@ _QUICKTIME = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
 
 @dataclass(frozen=True)
 class VideoInfo:
-    frames: int  # counted packets, not the header's promise
+    frames: int  # that decode, not the header's promise
     fps: float
     width: int  # as shown, after the container's rotation
     height: int
+    reading: Reading  # which decoder reads it exactly
+    bytes: int  # of the file
+    mtime_ns: int  # when it was changed last
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Reads a video's properties, and decodes its first frame.
+    """Looks at every packet of a video, and decodes both its ends.
 
     Raises:
         VideoDecodeError: the file has no decodable video stream.
     """
     import av
 
+    status = regular_file(str(path))
     try:
-        frames = count_frames(str(path))
+        index = video_index(str(path))
         with av.open(str(path)) as container:
             stream = container.streams.best("video")  # as the decoders
             fps = float(stream.average_rate or stream.base_rate or 0)
@@ -42,30 +56,42 @@ def probe_video(path: Path) -> VideoInfo:
     except StopIteration:
         raise VideoDecodeError(str(path), "holds no video frames") from None
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(str(path), str(error).splitlines()[0]) from None
+        reason = f"{str(error).splitlines()[0]}; {REPAIR}"
+        raise VideoDecodeError(str(path), reason) from None
     if fps <= 0:
         raise VideoDecodeError(str(path), "does not state a frame rate")
     width, height = frame.width, frame.height
-    return VideoInfo(frames, fps, *((height, width) if sideways else (width, height)))
+    if sideways:
+        width, height = height, width
+    found = (index.frames, fps, width, height, index.reading)
+    return VideoInfo(*found, status.st_size, status.st_mtime_ns)
+
+
+def regular_file(path: str) -> os.stat_result:
+    """The status of a file that can be read as a video; a pipe would hang its reader.
+
+    Raises:
+        VideoDecodeError: what it is instead.
+    """
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        raise VideoDecodeError(path, "no such file") from None
+    except OSError as error:
+        loop = error.errno == errno.ELOOP
+        reason = "is a loop of symbolic links" if loop else str(error.strerror)
+        raise VideoDecodeError(path, reason) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise VideoDecodeError(path, f"is {kind}, not a video file; leave it out")
+    if status.st_size == 0:
+        raise VideoDecodeError(path, "file is empty")
+    return status
 
 
 def probe(path: str) -> Answer:
     """`probe_video` for an isolated process: the fields of a VideoInfo."""
     return Answer(asdict(probe_video(Path(path))))
-
-
-def count_frames(path: str) -> int:
-    """Packets of the video stream, without decoding them.
-
-    Raises:
-        ValueError: there is no video stream.
-    """
-    import av
-
-    with av.open(path) as container:
-        if not container.streams.video:
-            raise ValueError("holds no video stream")
-        return sum(1 for packet in container.demux(container.streams.best("video")) if packet.size)
 
 
 def quarter_turns(frame: Any) -> int:

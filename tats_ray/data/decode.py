@@ -1,4 +1,4 @@
-"""Decodes clips of one video. decord by default, PyAV for what decord cannot read or count.
+"""Decodes clips of one video: decord what it reads exactly, PyAV all else (see `video_index`).
 
 This module runs inside the decoder process (`decoder_process`) and imports neither torch nor Ray.
 """
@@ -6,19 +6,12 @@ This module runs inside the decoder process (`decoder_process`) and imports neit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tats_ray.data.container import (
-    MISSING_FRAMES,
-    count_frames,
-    keeps_time_stamps,
-    quarter_turns,
-)
+from tats_ray.data.container import REPAIR, quarter_turns, regular_file
 from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.data.sampling import (
     frame_indices,
@@ -26,18 +19,27 @@ from tats_ray.data.sampling import (
     segment_indices,
     window_indices,
 )
+from tats_ray.data.video_index import Reading, VideoIndex, read_frames, seek_index, video_index
 from tats_ray.errors import VideoDecodeError
 
-# decord finds frames by time stamps. In an AVI with B-frames it gives frames up to a group of
-# pictures away after a seek, in an MPEG program stream always, and says nothing.
-_MISCOUNTED = (
-    "decord: counts the frames of AVI and MPEG files wrongly; set data.decoder=auto, or re-encode "
-    "with jobs/prepare_data.py --reencode"
+_INEXACT = (
+    "decord: its groups of pictures, time stamps or codec make decord give other frames than those "
+    "asked for; set data.decoder=auto, or re-encode it with jobs/prepare_data.py --reencode"
 )
 
 # Frames `stride` apart | spread over a window of frames x stride | one at the same place of every
 # segment | one at random of every segment
 Sampling = Literal["dense", "window", "segments", "jittered_segments"]
+
+
+@dataclass(frozen=True)
+class PreparedVideo:
+    """What jobs/prepare_data.py found out about a video; plain values."""
+
+    reading: Reading
+    frames: int
+    bytes: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class DecodeRequest:
     decoder: str  # auto | decord | pyav
     motion: MotionRequest | None = None
     sampling: Sampling = "dense"
+    prepared: PreparedVideo | None = None  # None: looked at here
 
     def indices(self, total: int) -> np.ndarray:
         """Frame numbers of every clip, int64 [R, T], in a video of `total` frames."""
@@ -92,84 +95,83 @@ def decode_clips(request: DecodeRequest) -> DecodedClips:
 
 
 def _decode_pictures(request: DecodeRequest) -> _Pictures:
-    _check_file(request.path)
-    stamped = keeps_time_stamps(request.path)
-    if request.decoder == "decord" and not stamped:
-        raise VideoDecodeError(request.path, _MISCOUNTED)
-    names = ["decord", "pyav"] if stamped else ["pyav"]
-    if request.decoder != "auto":
-        names = [request.decoder]
+    _check_file(request)
+    index = _find_index(request)
+    if request.decoder == "decord" and index.reading != "decord":
+        raise VideoDecodeError(request.path, _INEXACT)
+    by_decord = request.decoder != "pyav" and index.reading == "decord"
     reasons = []
-    for name in names:
+    if by_decord:
         try:
-            return _DECODERS[name](request)
+            return _decode_decord(request, index)
         # Decoders raise types of their own (DECORDError derives from Exception alone).
         except Exception as error:
-            reasons.append(f"{name}: {_reason(error)}")
+            reasons.append(f"decord: {_reason(error)}")
+    if request.decoder != "decord":
+        try:
+            return _decode_pyav(request, index)
+        except Exception as error:
+            reasons.append(f"pyav: {_reason(error)}; {REPAIR}")
     raise VideoDecodeError(request.path, "; ".join(reasons))
 
 
-def _check_file(path: str) -> None:
-    file = Path(path)
-    if not file.exists():
-        raise VideoDecodeError(path, "no such file")
-    if not file.is_file():  # a pipe would hang its reader
-        raise VideoDecodeError(path, "is not a file but a folder, pipe or device")
-    if file.stat().st_size == 0:
-        raise VideoDecodeError(path, "file is empty")
+def _check_file(request: DecodeRequest) -> None:
+    status, prepared = regular_file(request.path), request.prepared
+    if prepared is None or (status.st_size, status.st_mtime_ns) == (
+        prepared.bytes,
+        prepared.mtime_ns,
+    ):
+        return
+    raise VideoDecodeError(
+        request.path,
+        f"was replaced since its manifest was made ({prepared.bytes} bytes then, {status.st_size} "
+        "now, or another time of change); run jobs/prepare_data.py again",
+    )
 
 
-def _decode_decord(request: DecodeRequest) -> _Pictures:
+def _find_index(request: DecodeRequest) -> VideoIndex:
+    """What was found when the video was prepared, or is found now."""
+    if request.prepared is not None:
+        return VideoIndex(request.prepared.frames, request.prepared.reading)
+    try:
+        return video_index(request.path)
+    except Exception as error:
+        raise VideoDecodeError(request.path, f"pyav: {_reason(error)}; {REPAIR}") from None
+
+
+def _decode_decord(request: DecodeRequest, index: VideoIndex) -> _Pictures:
     import decord
 
     reader = decord.VideoReader(
         request.path, num_threads=1, height=request.height, width=request.width
     )
-    if len(reader) == 0:
-        raise ValueError("holds no video frames")
-    indices = request.indices(len(reader))
+    indices = request.indices(index.frames)
     frames = reader.get_batch(indices.reshape(-1)).asnumpy()
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
-def _decode_pyav(request: DecodeRequest) -> _Pictures:
-    """Decodes from the first frame and counts output frames: time stamps can be junk (AVI)."""
-    import av
+def _decode_pyav(request: DecodeRequest, index: VideoIndex) -> _Pictures:
     from av.video.reformatter import VideoReformatter
 
-    total = count_frames(request.path)
-    if total == 0:
-        raise ValueError("holds no video frames")
-    indices = request.indices(total)
-    wanted, last = set(indices.reshape(-1).tolist()), int(indices.max())
-    pictures: dict[int, np.ndarray] = {}
+    if index.reading != "in_order" and not index.stamps:
+        index = replace(seek_index(request.path), frames=index.frames)
+    indices = request.indices(index.frames)
     scaler = VideoReformatter()  # one for all frames: a frame's own takes most of the time
-    with av.open(request.path) as container:
-        for number, frame in enumerate(container.decode(container.streams.best("video"))):
-            if number in wanted:
-                pictures[number] = _upright(frame, scaler, request.height, request.width)
-            if number == last:
-                break
-    if not pictures or last - max(pictures) > MISSING_FRAMES * request.stride:
-        raise ValueError(f"frame {last} of {total} cannot be decoded")
-    newest = max(pictures)
-    frames = np.stack([pictures[min(index, newest)] for index in indices.reshape(-1).tolist()])
+    pictures = {
+        number: upright(frame, scaler, request.height, request.width)
+        for number, frame in read_frames(request.path, index, indices.reshape(-1).tolist())
+    }
+    frames = np.stack([pictures[number] for number in indices.reshape(-1).tolist()])
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
-def _upright(frame: Any, scaler: Any, height: int, width: int) -> np.ndarray:
+def upright(frame: Any, scaler: Any, height: int, width: int) -> np.ndarray:
     """The picture as it is to be shown, uint8 [height, width, 3]; decord does so by itself."""
     turns = quarter_turns(frame)
     if turns % 2:
         height, width = width, height
     picture = scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, turns))
-
-
-_DECODERS: dict[str, Callable[[DecodeRequest], _Pictures]] = {
-    "decord": _decode_decord,
-    "pyav": _decode_pyav,
-}
 
 
 def _reason(error: Exception) -> str:

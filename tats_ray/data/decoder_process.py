@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tats_ray.data.container import VideoInfo, probe
-from tats_ray.data.decode import DecodedClips, DecodeRequest, decode_clips
+from tats_ray.data.decode import DecodedClips, DecodeRequest, PreparedVideo, decode_clips
 from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.data.motion.prior import MotionRequest
 
@@ -44,7 +44,11 @@ class DecoderProcess:
 
 def _decode(path: str, content: dict[str, Any]) -> Answer:
     """In the process: `content` holds the fields of a DecodeRequest."""
-    motion = content["motion"]
-    request = {**content, "motion": None if motion is None else MotionRequest(**motion)}
+    motion, prepared = content["motion"], content["prepared"]
+    request = {
+        **content,
+        "motion": None if motion is None else MotionRequest(**motion),
+        "prepared": None if prepared is None else PreparedVideo(**prepared),
+    }
     clips = decode_clips(DecodeRequest(**request))
     return Answer(arrays=[part for part in clips if part is not None])

@@ -4,7 +4,7 @@ one decoded clip, each in another appearance."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ class LabelledPlan(BlockPlan):
     rand_augment: str | None = None
 
     def decode_video(
-        self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
+        self, video: Mapping[str, Any], stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
         """One decoded clip as `data.repeats` clips; the arguments are those of `BlockPlan`'s."""
         start = float(temporal_starts(self.seed, stream_indices)[0])
-        request = clip_request(self.data, None, path, [start], self.sampling)
+        request = clip_request(self.data, None, video, [start], self.sampling)
         frames = decoder.decode(request, self.data.decode_seconds).frames
         if self.rand_augment is None:
             return DecodedClips(np.repeat(frames, len(stream_indices), axis=0), None)

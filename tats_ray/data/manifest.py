@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from tats_ray.data.decode import PreparedVideo
+from tats_ray.data.video_index import Reading
 from tats_ray.errors import ManifestError
 from tats_ray.storage import replacing
 
@@ -22,9 +25,13 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),
         pa.field("ground_truth", pa.string()),  # synthetic sets: masks of moving and static objects
+        pa.field("reading", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
     ]
 )
-OPTIONAL_COLUMNS = frozenset({"label", "ground_truth"})
+_FOUND = ("reading", "bytes", "mtime_ns")  # older manifests lack these
+OPTIONAL_COLUMNS = frozenset({"label", "ground_truth", *_FOUND})
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,13 @@ class ManifestRow:
     Attributes:
         path: absolute path.
         label: class name, or None.
-        frames: number of frames that the container promises.
+        frames: number of frames that decode.
         fps: frames per second.
         width, height: pixels as shown (after the container's rotation).
         ground_truth: file of truth masks, or None.
+        reading: which decoder reads the video exactly: `decord`; `seek` (PyAV, from the keyframe
+            before a clip); `in_order` (PyAV, from the first frame). None: looked at when decoded.
+        bytes, mtime_ns: size and time of change of the file when it was looked at, or None.
     """
 
     path: str
@@ -47,6 +57,9 @@ class ManifestRow:
     width: int
     height: int
     ground_truth: str | None = None
+    reading: Reading | None = None
+    bytes: int | None = None
+    mtime_ns: int | None = None
 
 
 def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:
@@ -87,6 +100,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     for name in ("frames", "width", "height", "fps"):
         _check_positive(path, name, table[name])
     _check_paths(path, table["path"])
+    _check_found(path, table)
     return table
 
 
@@ -99,6 +113,31 @@ def _check_positive(file: Path, name: str, column: pa.ChunkedArray) -> None:
         raise ManifestError(
             f"{file}: row {row}: column '{name}' has the value {column[row].as_py()}; must be > 0"
         )
+
+
+def _check_found(file: Path, table: pa.Table) -> None:
+    """All of what was found when a video was looked at, or nothing."""
+    known = pa.compute.is_in(table["reading"], pa.array([None, *get_args(Reading)]))
+    row = pa.compute.index(known, False).as_py()
+    if row >= 0:
+        raise ManifestError(
+            f"{file}: row {row}: column 'reading' has the value "
+            f"'{table['reading'][row].as_py()}', not one of {', '.join(get_args(Reading))}"
+        )
+    for name in _FOUND[1:]:
+        same = pa.compute.equal(table[name].is_null(), table["reading"].is_null())
+        if (row := pa.compute.index(same, False).as_py()) >= 0:
+            raise ManifestError(
+                f"{file}: row {row}: '{name}' and 'reading' must both be there or both be empty; "
+                "prepare the manifest again"
+            )
+
+
+def prepared_video(row: Mapping[str, Any]) -> PreparedVideo | None:
+    """What a row of a manifest holds of how its video is read; None: nothing."""
+    if row.get("reading") is None:
+        return None
+    return PreparedVideo(row["reading"], row["frames"], row["bytes"], row["mtime_ns"])
 
 
 def _check_paths(file: Path, column: pa.ChunkedArray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from tats_ray.config.data import ClipSettings
 from tats_ray.data.clips import Clips
 from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.manifest import prepared_video
 from tats_ray.data.motion.prior import MotionRequest
 from tats_ray.data.sampling import manifest_rows, temporal_starts
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
@@ -91,15 +92,15 @@ class BlockPlan:
         check_share(reasons, videos, self.data.broken_share)
 
     def decode_video(
-        self, path: str, stream_indices: np.ndarray, decoder: DecoderProcess
+        self, video: Mapping[str, Any], stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
-        """The clips of one video, at consecutive stream_indices int64 [repeats].
+        """The clips of one row of the manifest, at consecutive stream_indices int64 [repeats].
 
         Raises:
             VideoDecodeError: it cannot be decoded.
         """
         starts = temporal_starts(self.seed, stream_indices).tolist()
-        request = clip_request(self.data, self.motion, path, starts)
+        request = clip_request(self.data, self.motion, video, starts)
         return decoder.decode(request, self.data.decode_seconds)
 
 
@@ -124,13 +125,13 @@ def motion_request(config: Config) -> MotionRequest | None:
 def clip_request(
     data: ClipSettings,
     motion: MotionRequest | None,
-    path: str,
+    video: Mapping[str, Any],
     starts: list[float],
     sampling: Sampling = "dense",
 ) -> DecodeRequest:
-    """Asks for the clips of one video that begin at `starts`."""
+    """Asks for the clips of one video, a row of a manifest, that begin at `starts`."""
     return DecodeRequest(
-        path=path,
+        path=video["path"],
         frames=data.frames,
         stride=data.stride,
         starts=starts,
@@ -139,6 +140,7 @@ def clip_request(
         decoder=data.decoder,
         motion=motion,
         sampling=sampling,
+        prepared=prepared_video(video),
     )
 
 
@@ -155,11 +157,11 @@ def decode_block(
     by_video = stream_indices.reshape(videos.num_rows, -1)
     known = book.known()
     decoded, kept, failures = [], [], []
-    for row, path in enumerate(videos["path"].to_pylist()):
-        if path in known:
+    for row, video in enumerate(videos.to_pylist()):
+        if video["path"] in known:
             continue
         try:
-            decoded.append(plan.decode_video(path, by_video[row], decoder))
+            decoded.append(plan.decode_video(video, by_video[row], decoder))
             kept.append(row)
         except VideoDecodeError as error:
             failures.append(error)

@@ -144,7 +144,7 @@ def extract_block(
     reasons = [""] * len(videos)
     for place, video in enumerate(videos):
         starts = temporal_views(plan.views, "dense")
-        request = clip_request(plan.data, None, video["path"], starts)
+        request = clip_request(plan.data, None, video, starts)
         try:
             frames = decoder.decode(request, plan.data.decode_seconds).frames
         except VideoDecodeError as error:

@@ -85,7 +85,7 @@ def decode_middles(
     decoded, kept = [], []
     failure: VideoDecodeError | None = None
     for row in rows:
-        request = clip_request(config.data, motion_request(config), row["path"], [MIDDLE])
+        request = clip_request(config.data, motion_request(config), row, [MIDDLE])
         try:
             decoded.append(decoder.decode(request, config.data.decode_seconds))
             kept.append(row)

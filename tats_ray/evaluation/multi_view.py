@@ -6,8 +6,10 @@ the number of processes. A video that cannot be decoded is missing; nothing take
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +30,21 @@ _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 @dataclass(frozen=True)
 class TestVideo:
-    """One row of a test manifest."""
+    """One row of a test manifest, and its number."""
 
     __test__ = False  # no test class
 
-    number: int  # row of the manifest
-    path: str
-    aspect: float  # width / height as shown
+    number: int
+    row: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        return str(self.row["path"])
+
+    @property
+    def aspect(self) -> float:
+        """Width / height as shown."""
+        return float(self.row["width"] / self.row["height"])
 
 
 @dataclass(frozen=True)
@@ -46,15 +56,17 @@ class VideoScore:
     reason: str = ""
 
 
-def decode_views(config: FinetuneConfig, path: str, decoder: DecoderProcess) -> np.ndarray:
-    """The clips of a test video, uint8 [clips, T, H, W, 3] at the stored size.
+def decode_views(
+    config: FinetuneConfig, row: Mapping[str, Any], decoder: DecoderProcess
+) -> np.ndarray:
+    """The clips of a row of the test manifest, uint8 [clips, T, H, W, 3] at the stored size.
 
     Raises:
         VideoDecodeError: it cannot be decoded.
     """
     data = config.data
     starts = temporal_views(config.views.temporal, data.sampling)
-    request = clip_request(data, None, path, starts, data.sampling)
+    request = clip_request(data, None, row, starts, data.sampling)
     return decoder.decode(request, data.decode_seconds).frames
 
 
@@ -114,7 +126,7 @@ def score_videos(videos: list[TestVideo], scorer: VideoScorer) -> list[VideoScor
     with closing(DecoderProcess()) as decoder:
         for video in videos:
             try:
-                frames = decode_views(scorer.config, video.path, decoder)
+                frames = decode_views(scorer.config, video.row, decoder)
                 scores.append(VideoScore(video.number, scorer.score(frames, video.aspect)))
             except VideoDecodeError as error:
                 scores.append(VideoScore(video.number, None, error.reason))

@@ -29,7 +29,7 @@ classes = classes_of(file, plan.manifest)
 class_index(file, plan.manifest, classes)
 seen = set()
 for block in range(100):
-    seen |= set(plan.videos(plan.positions(block))["path"].to_pylist())
+    seen |= set(plan.videos(plan.stream_indices(block))["path"].to_pylist())
 print(plan.manifest.num_rows, len(classes), len(seen))
 """
 READ_LIST = """
@@ -55,6 +55,8 @@ def _manifest(folder):
         "label": [f"class {n % 400:03d}" for n in range(ROWS)],
         "frames": np.full(ROWS, 250), "fps": np.full(ROWS, 25.0), "width": np.full(ROWS, 340),
         "height": np.full(ROWS, 256), "ground_truth": pa.nulls(ROWS, pa.string()),
+        "reading": ["decord"] * ROWS, "bytes": np.full(ROWS, 10**6),
+        "mtime_ns": np.full(ROWS, 10**18),
     }  # fmt: skip
     pq.write_table(pa.table(columns, schema=SCHEMA), folder / "m.parquet")
     return folder / "m.parquet"
@@ -137,7 +139,7 @@ def count(frame, event, argument):
 def plan(path):
     plan = build_plan(config, read_manifest(path))
     for block in range(10):
-        plan.videos(plan.positions(block))
+        plan.videos(plan.stream_indices(block))
 config = load_config(None, ["run.name=x"])
 plan(few)  # imports what it needs
 sys.setprofile(count)

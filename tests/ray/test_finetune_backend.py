@@ -68,9 +68,8 @@ def test_workers_and_one_process_score_alike(synthetic, tmp_path, workers):
     ]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    paths = [row["path"] for row in rows[:9]]
-    paths[4] = str(broken)
-    videos = [TestVideo(number, path, 1.0) for number, path in enumerate(paths)]
+    rows[4] = {**rows[4], "path": str(broken)}
+    videos = [TestVideo(number, row) for number, row in enumerate(rows[:9])]
     model = build_classifier(config, 6)
     with torch.no_grad():
         model.head.weight.normal_()

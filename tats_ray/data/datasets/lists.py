@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from tats_ray.data.datasets.annotation import SUFFIXES, Entry, matched_lines, numbered_lines
@@ -29,6 +30,12 @@ def folder_entries(folder: Path) -> list[Entry]:
         )
         for path in files
     ]
+
+
+def other_files(folder: Path) -> dict[str, int]:
+    """How many files below a folder are no videos by their suffix, of each suffix."""
+    others = (path for path in folder.rglob("*") if path.suffix.lower() not in SUFFIXES)
+    return dict(Counter(path.suffix or "without suffix" for path in others if not path.is_dir()))
 
 
 def list_entries(file: Path) -> list[Entry]:

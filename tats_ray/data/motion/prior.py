@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tats_ray.data.container import MISSING_FRAMES
 from tats_ray.data.motion.cache import read_fields
 from tats_ray.data.motion.fields import (
     clip_steps,
@@ -23,6 +22,7 @@ from tats_ray.data.motion.fields import (
 from tats_ray.data.motion.pictures import step_between
 from tats_ray.data.motion.trackers import point_tracker
 from tats_ray.data.motion.vectors import vector_fields
+from tats_ray.data.video_index import MISSING_FRAMES
 from tats_ray.errors import MotionPriorError
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tats_ray.data.datasets.lists import folder_entries, list_entries
+from tats_ray.data.datasets.lists import folder_entries, list_entries, other_files
 from tats_ray.data.manifest import SCHEMA, ManifestRow, read_manifest, write_manifest
 from tats_ray.data.prepare import prepare
 from tats_ray.errors import ManifestError
@@ -14,6 +17,7 @@ from tats_ray.errors import ManifestError
 ROWS = [
     ManifestRow("/v/a b.mp4", "läuft", 100, 25.0, 320, 240),
     ManifestRow("/v/b.mp4", None, 7, 29.97, 240, 320, "/v/b.npz"),
+    ManifestRow("/v/c.mp4", None, 7, 29.97, 240, 320, None, "seek", 1234, 10**18),
 ]
 
 
@@ -41,6 +45,8 @@ def test_optional_columns_may_lack_and_types_are_cast(tmp_path):
         ({"frames": ["x"]}, "column 'frames' is not int64"),
         ({"path": pa.array([None], pa.string())}, "row 0: 'path' is empty"),
         ({"width": [0]}, "column 'width' has the value 0"),
+        ({"reading": ["guess"]}, "column 'reading' has the value 'guess', not one of decord, seek"),
+        ({"reading": ["seek"], "bytes": [3]}, "'mtime_ns' and 'reading' must both be there"),
     ],
 )
 def test_faults_name_column_or_row(tmp_path, columns, message):
@@ -121,3 +127,29 @@ def test_list_faults_name_file_and_line(tmp_path):
     file.write_text("missing.mp4 1\n")
     with pytest.raises(ManifestError, match=r"none of 1 videos .*no such file.*list.txt:1"):
         prepare(list_entries(file), tmp_path / "m.parquet")
+
+
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path, monkeypatch):
+    """Each has the suffix of a video; none is opened, so none can hang."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "device.mp4").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.mp4")
+        with pytest.raises(ManifestError, match="none of 5 videos"):
+            prepare(folder_entries(tmp_path), tmp_path / "m.parquet")
+        for kind, found in [("pipe", r"is a pipe \(FIFO\)"), ("folder", "is a folder"),
+                            ("device", "is a device"), ("socket", "is a socket"),
+                            ("loop", "is a loop of symbolic links")]:  # fmt: skip
+            entry = next(e for e in folder_entries(tmp_path) if e.path.stem == kind)
+            with pytest.raises(ManifestError, match=found):
+                prepare([entry], tmp_path / "m.parquet")
+
+
+def test_files_of_other_suffixes_are_counted(tmp_path):
+    for name in ("a.mp4", "b.txt", "c/d.txt", "c/e.MP4", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert other_files(tmp_path) == {".txt": 2, "without suffix": 1}

@@ -104,7 +104,7 @@ def test_the_mean_of_views_is_that_of_a_loop(brightness):
         model.head.weight.normal_(generator=torch.Generator().manual_seed(5))
     scorer = VideoScorer(config, 4, model_state(model), CPU)
     decoder = DecoderProcess()
-    frames = decode_views(config, str(brightness.parent / "1.mp4"), decoder)
+    frames = decode_views(config, {"path": str(brightness.parent / "1.mp4")}, decoder)
     decoder.close()
     assert frames.shape == (3, 8, 32, 48, 3)
     parts = []

@@ -83,7 +83,7 @@ def _with_broken(manifest, row, path):
 @torch.no_grad()
 def _forward(plan, mae, path, starts, block=None):
     """All tokens visible, by the model's public forward; mean over clips of mean over tokens."""
-    frames = decode_clips(clip_request(plan.data, None, path, starts)).frames
+    frames = decode_clips(clip_request(plan.data, None, {"path": path}, starts)).frames
     boxes = CENTRE.expand(len(frames), -1)
     patches = mae.patches(augment_clips(torch.tensor(frames), boxes, plan.data.size))
     seen = []
