@@ -4,6 +4,7 @@ a fault; what is lost on the way is replaced."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 from tats_ray.config.job import JobConfig
@@ -17,11 +18,17 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.data.synthetic.generate import ensure_synthetic
-from tats_ray.errors import ComponentFailedError, NonFiniteError, StorageError, TatsRayError
+from tats_ray.errors import (
+    CheckpointError,
+    ComponentFailedError,
+    NonFiniteError,
+    StorageError,
+    TatsRayError,
+)
 from tats_ray.tracking.console import log
 from tats_ray.tracking.metrics_file import MetricsFile
 from tats_ray.tracking.tracker import Tracker
-from tats_ray.training.checkpoint import Progress, checkpoints, read_progress
+from tats_ray.training.checkpoint import MEND, Progress, checkpoints, read_progress
 
 
 def run_task(
@@ -157,12 +164,27 @@ def _take_rest(executor: Executor, records: RunRecords, fault: TatsRayError) -> 
         pass  # the fault itself, raised again
 
 
+def _check_place(checkpoint: Path, progress: Progress, task: Task) -> None:
+    """Whether the numbers fit the run and each other; else it would train on from anywhere."""
+    train, passed = task.config.train, progress.cursor.block * task.plan.data.block_clips
+    if progress.step > train.steps:
+        fault = f"step {progress.step} is beyond train.steps {train.steps}"
+    elif progress.clips != progress.step * train.batch_size:
+        fault = f"{progress.clips} clips are not {progress.step} steps of {train.batch_size}"
+    elif passed + progress.cursor.row < progress.clips:
+        fault = f"cursor {progress.cursor} comes before {progress.clips} clips"
+    else:
+        return
+    raise CheckpointError(f"{checkpoint / 'progress.json'}: {fault}; {MEND}")
+
+
 def _starting_point(task: Task, directory: RunDirectory) -> StartingPoint:
     """The newest checkpoint, or the beginning."""
     found = checkpoints(directory.checkpoints)
     progress, state = Progress(0, 0, Cursor(), 0), None
     if found:
         progress = read_progress(found[-1])
+        _check_place(found[-1], progress, task)
         log(f"continuing {directory.path} after step {progress.step}")
         state = task.read_state(found[-1])
     return StartingPoint(progress, state, directory.quarantine(), directory.ray_train)

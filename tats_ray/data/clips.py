@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ def concatenate(parts: list[Clips]) -> Clips:
     )
 
 
+# Far more than any run has, and far from what overflows in computing with it.
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
 @dataclass(frozen=True)
 class Cursor:
     """Place in the stream of blocks: the next clip is row `row` of block `block`."""
 
-    block: int = 0
-    row: int = 0
+    block: Count = 0
+    row: Count = 0
 
 
 @dataclass(frozen=True)

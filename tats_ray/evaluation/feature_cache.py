@@ -70,6 +70,8 @@ def read_features(folder: Path, key: str, videos: int) -> VideoFeatures | None:
         raise _damaged(file, str(error)) from None
     if len(features) != videos or _digest(features) != about.get("digest"):
         raise _damaged(file, "its content is not what was written")
+    if not np.isfinite(features).all():
+        raise _damaged(file, "it holds values that are not finite")
     return VideoFeatures(features, missing)
 
 

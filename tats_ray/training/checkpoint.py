@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tats_ray.data.clips import Cursor
+from tats_ray.data.clips import Count, Cursor
 from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
 from tats_ray.training.trainer import TrainerState
 
-FORMAT = 2
+FORMAT: Literal[2] = 2
 _PREFIX = "step_"
 _BEFORE = ".before"  # a checkpoint that makes place for one of the same step
-_MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
+_DOCUMENT_BYTES = 16 << 20
+MEND = "use another checkpoint; a run continues from the one before if this folder is removed"
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,18 @@ class Progress:
         interval: name -> (sum, count) of the logging interval that the step falls into.
     """
 
-    step: int
-    clips: int
+    step: Count
+    clips: Count
     cursor: Cursor
-    policy_version: int
-    interval: dict[str, tuple[float, int]] = field(default_factory=dict)
+    policy_version: Count
+    interval: dict[str, tuple[float, Count]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _ProgressFile(Progress):
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    format: Literal[2] = FORMAT
 
 
 def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: int) -> Path:
@@ -156,20 +166,48 @@ def read_progress(path: Path) -> Progress:
         CheckpointError: names the file and the fault.
     """
     file = path / "progress.json"
+    content = read_document(file)
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(f"{file}: written by another version of tats_ray")
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-        if content.pop("format") != FORMAT:
-            raise CheckpointError(f"{file}: written by another version of tats_ray")
-        content["cursor"] = Cursor(**content["cursor"])
-        content["interval"] = {k: (v, n) for k, (v, n) in content["interval"].items()}
-        progress = Progress(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); {_MEND}") from None
-    cursor = progress.cursor
-    for count in (progress.step, progress.clips, progress.policy_version, cursor.block, cursor.row):
-        if type(count) is not int or count < 0:
-            raise CheckpointError(f"{file}: '{count}' is not a number of steps or clips; {_MEND}")
-    return progress
+        read = TypeAdapter(_ProgressFile).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(map(str, fault["loc"])) or "content"
+        raise CheckpointError(f"{file}: {field}: {fault['msg'].lower()}; {MEND}") from None
+    return Progress(read.step, read.clips, read.cursor, read.policy_version, read.interval)
+
+
+def read_document(file: Path) -> Any:
+    """A JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: names the file and the fault.
+    """
+    _check_file(file, _DOCUMENT_BYTES)
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); {MEND}") from None
+
+
+def _check_file(file: Path, most: int) -> None:
+    """Before any byte is read: what a link leads to, a device holds or a hole pretends has no end.
+
+    Raises:
+        CheckpointError: names the file and what it is.
+    """
+    try:
+        status = file.lstat()
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {MEND}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{file}: is a link, folder, pipe or device, not a file; {MEND}")
+    if status.st_size > most:
+        raise CheckpointError(
+            f"{file}: has {status.st_size:,} bytes, more than the {most:,} that it may have here; "
+            f"{MEND}"
+        )
 
 
 def read_state(path: Path) -> RunState:
@@ -181,7 +219,7 @@ def read_state(path: Path) -> RunState:
     progress = read_progress(path)
     files = {name: read_tensors(path, name) for name in ("mae", "mae_optimizer")}
     if progress.step and not files["mae_optimizer"]:
-        raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {_MEND}")
+        raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {MEND}")
     if auxiliary := read_optional_tensors(path, "auxiliary"):
         files["auxiliary"] = auxiliary
     trainer = TrainerState(progress.step, files)
@@ -202,17 +240,18 @@ def read_tensors(path: Path, name: str) -> State:
         CheckpointError: names the file and the fault.
     """
     file = path / f"{name}.safetensors"
+    _check_file(file, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # this machine's
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{file}: is not a complete safetensors file ({error}); {_MEND}"
+            f"{file}: is not a complete safetensors file ({error}); {MEND}"
         ) from None
     except (KeyError, TypeError) as error:  # types that numpy does not have, such as bfloat16
         raise CheckpointError(f"{file}: contains a type that is not supported ({error})") from None
     for key, value in tensors.items():
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {_MEND}")
+            raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {MEND}")
     return tensors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from tats_ray.models.initialization import seeded
 from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.training.checkpoint import read_progress, read_tensors
+from tats_ray.training.checkpoint import read_document, read_progress, read_tensors
 from tats_ray.training.finetune_inputs import mix, training_pixels
 from tats_ray.training.initial_weights import load_initial_encoder
 from tats_ray.training.trainer import (
@@ -121,10 +120,7 @@ def read_classifier(path: Path) -> TrainerState:
         CheckpointError: names the file and the fault.
     """
     file = path / "classes.json"
-    try:
-        classes = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from None
+    classes = read_document(file)
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{file}: is not a list of class names")
     files = {name: read_tensors(path, name) for name in ("classifier", "classifier_optimizer")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -93,6 +94,70 @@ def test_a_damaged_progress_is_named(run, step, synthetic, content):
     (step / "progress.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"progress\.json: "):
         _resume(run, synthetic)
+
+
+@pytest.mark.parametrize("value", [-1, "2", 2.5, True, None, [], {}, 9 * 10**18, 10**30, 1e400])
+@pytest.mark.parametrize(
+    "field", ["step", "clips", "policy_version", "cursor.block", "cursor.row", "interval.loss"]
+)
+def test_every_field_of_a_progress_is_checked(step, field, value):
+    file = step / "progress.json"
+    content = json.loads(file.read_text())
+    part, _, name = field.rpartition(".")
+    (content[part] if part else content)[name] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"progress\.json: {field}"):
+        read_progress(step)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": 100, "clips": 800}, "step 100 is beyond train.steps 12"),
+        ({"clips": 17}, "17 clips are not 2 steps of 8"),
+        ({"cursor": {"block": 0, "row": 3}}, "comes before 16 clips"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_run_are_named(run, step, synthetic, changes, message):
+    file = step / "progress.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(CheckpointError, match=message):
+        _resume(run, synthetic)
+
+
+def _lead_away(file):
+    elsewhere = file.parents[1] / "elsewhere"
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+
+
+def _lead_to_a_device(file):
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def _pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+def _hole(file):
+    """More than this machine can hold, and nothing on the disk."""
+    os.truncate(file, 1 << 42)
+
+
+@pytest.mark.parametrize("damage", [_lead_away, _lead_to_a_device, _pipe, _folder, _hole])
+@pytest.mark.parametrize("name", ["progress.json", "mae.safetensors", "sampler.safetensors"])
+def test_only_files_of_a_sound_size_are_opened(step, name, damage):
+    damage(step / name)
+    with pytest.raises(CheckpointError, match=f"{name}: (is a link, folder|has 4,398,046,511,104)"):
+        read_state(step)
 
 
 @pytest.mark.parametrize("cut", [1, 50, 200])

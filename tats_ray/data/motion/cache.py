@@ -114,6 +114,8 @@ def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
         raise fault(f"has changed since its motion was made ({file})")
     if fields.shape != (header.get("frames"), grid, grid, 2):
         raise fault(f"its motion cannot be read from {file}")
+    if not np.isfinite(fields).all():
+        raise fault(f"its motion in {file} is not finite")
     return fields.astype(np.float32)
 
 
