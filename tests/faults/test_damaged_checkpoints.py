@@ -18,7 +18,7 @@ from tats_ray.config import dump_config
 from tats_ray.controller.pretrain import pretrain
 from tats_ray.data.clips import Cursor
 from tats_ray.errors import CheckpointError, RunDirectoryError
-from tats_ray.training.checkpoint import Progress, read_state, write_checkpoint
+from tats_ray.training.checkpoint import Progress, read_progress, read_state, write_checkpoint
 from tats_ray.training.mae_trainer import MAETrainer
 from tests.conftest import tiny_config
 from tests.faults.damage import DAMAGES, foreign, integers, lacking, reshape, truncate

@@ -91,31 +91,29 @@ def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
     Raises:
         MotionPriorError: there is none, it is damaged, or was made of something else.
     """
-
-    def fault(reason: str) -> MotionPriorError:
-        return MotionPriorError(
-            path,
-            f"{reason}; run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
-            f"--motion-grid {grid}",
-        )
-
+    remedy = (
+        f"run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
+        f"--motion-grid {grid}"
+    )
     file = cache_file(folder, path)
     if not file.is_file():
-        raise fault(f"its motion is not in {folder}")
+        raise MotionPriorError(path, f"its motion is not in {folder}; {remedy}")
     try:
         with np.load(file, allow_pickle=False) as stored:
             header, fields = dict(json.loads(stored["header"].tobytes())), stored["fields"]
     except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise fault(f"its motion cannot be read from {file}") from None
+        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}") from None
     for name, value in {"format": _FORMAT, "source": source, "grid": grid}.items():
         if header.get(name) != value:
-            raise fault(f"its motion has {name} {header.get(name)}, not {value} ({file})")
+            raise MotionPriorError(
+                path, f"its motion has {name} {header.get(name)}, not {value} ({file}); {remedy}"
+            )
     if any(header.get(name) != value for name, value in _identity(path).items()):
-        raise fault(f"has changed since its motion was made ({file})")
+        raise MotionPriorError(path, f"has changed since its motion was made ({file}); {remedy}")
     if fields.shape != (header.get("frames"), grid, grid, 2):
-        raise fault(f"its motion cannot be read from {file}")
+        raise MotionPriorError(path, f"its motion cannot be read from {file}; {remedy}")
     if not np.isfinite(fields).all():
-        raise fault(f"its motion in {file} is not finite")
+        raise MotionPriorError(path, f"its motion in {file} is not finite; {remedy}")
     return fields.astype(np.float32)
 
 
