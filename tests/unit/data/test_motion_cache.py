@@ -87,6 +87,18 @@ def test_a_cache_of_something_else_is_refused(square, cached, changes, message):
     assert caught.value.path == square
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_motion_that_is_not_finite_is_refused(square, cached, value):
+    file = cache_file(cached, square)
+    with np.load(file) as stored:
+        content = dict(stored)
+    content["fields"][3, 2, 1, 0] = value
+    np.savez(file, **content)
+    with pytest.raises(MotionPriorError, match=rf"{file.name} is not finite.*--motion ") as caught:
+        motion_of(square, square_clip(), np.arange(8), cache=cached)
+    assert caught.value.path == square
+
+
 def test_a_missing_or_damaged_cache_is_refused(square, cached):
     file = cache_file(cached, square)
     for content in (file.read_bytes()[:-200], b"", b"text"):

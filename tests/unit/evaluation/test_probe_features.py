@@ -222,6 +222,15 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, damage):
         read_features(tmp_path, KEY, 3)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_cache_that_is_not_finite_is_damaged(tmp_path, value):
+    odd = FOUND.features.copy()
+    odd[1, 1] = value
+    write_features(tmp_path, KEY, VideoFeatures(odd, {}))
+    with pytest.raises(FeatureCacheError, match="not finite"):
+        read_features(tmp_path, KEY, 3)
+
+
 def test_a_file_of_another_length_is_damaged(tmp_path):
     write_features(tmp_path, KEY, FOUND)
     assert len(load_file(cache_file(tmp_path, KEY))["features"]) == 3
