@@ -12,7 +12,7 @@ import shutil
 import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,7 +26,7 @@ from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
 from tats_ray.training.trainer import TrainerState
 
-FORMAT: Literal[2] = 2
+FORMAT = 2
 _PREFIX = "step_"
 _BEFORE = ".before"  # a checkpoint that makes place for one of the same step
 _DOCUMENT_BYTES = 16 << 20
@@ -70,18 +70,13 @@ class Progress:
         interval: name -> (sum, count) of the logging interval that the step falls into.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     step: Count
     clips: Count
     cursor: Cursor
     policy_version: Count
     interval: dict[str, tuple[float, Count]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _ProgressFile(Progress):
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    format: Literal[2] = FORMAT
 
 
 def write_checkpoint(folder: Path, state: RunState, progress: Progress, keep: int) -> Path:
@@ -167,15 +162,14 @@ def read_progress(path: Path) -> Progress:
     """
     file = path / "progress.json"
     content = read_document(file)
-    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+    if isinstance(content, dict) and content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{file}: written by another version of tats_ray")
     try:
-        read = TypeAdapter(_ProgressFile).validate_json(json.dumps(content), strict=True)
+        return TypeAdapter(Progress).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "content"
         raise CheckpointError(f"{file}: {field}: {fault['msg'].lower()}; {MEND}") from None
-    return Progress(read.step, read.clips, read.cursor, read.policy_version, read.interval)
 
 
 def read_document(file: Path) -> Any:
