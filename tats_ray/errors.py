@@ -111,6 +111,10 @@ class StaleRolloutError(TatsRayError):
     """A rollout was scored by an older autoencoder than `rl.staleness` permits."""
 
 
+class ClusterLostError(TatsRayError):
+    """Ray itself is gone; the same command continues."""
+
+
 class ComponentTimeoutError(TatsRayError):
     """A wait on another component passed its time limit; says what was waited for."""
 

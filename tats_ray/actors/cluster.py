@@ -52,6 +52,8 @@ _LOCAL = {
 # minute unless it is told an address; this one refuses at once.
 _NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 _NAMESPACE = "tats_ray"
+# Of lost actors, which we report in one line.
+_PRINT_PAGES = ("ray.rllib.utils.actor_manager", "ray.train._internal.backend_executor")
 _M_ARENA_MAX = -8  # <malloc.h> of glibc
 
 
@@ -97,10 +99,16 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
 
-    from tats_ray.actors.ray_compat import check_version, daemons_keep_out_of_signals_way
+    from tats_ray.actors.cluster_watch import leave_if_lost, watch_daemons
+    from tats_ray.actors.ray_compat import (
+        check_version,
+        daemons_keep_out_of_signals_way,
+        keep_daemons_off_the_console,
+    )
 
     check_version()
     if ray.is_initialized():
+        leave_if_lost()
         return
     share_one_heap()
     of_workers = {"OMP_NUM_THREADS": str(cluster.threads)}
@@ -114,8 +122,8 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
     }
     for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It prints pages about lost actors, which we report in one line.
-    logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+    for name in _PRINT_PAGES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if cluster.mode == "address":
         where: dict[str, Any] = {"address": cluster.address}
     else:
@@ -125,11 +133,13 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
             "object_store_memory": cluster.object_store_mb * 2**20,
             "include_dashboard": False,
         }
+    keep_daemons_off_the_console()
     try:
         with daemons_keep_out_of_signals_way():
             ray.init(**where, **shared)
     except Exception as error:  # Ray raises plain ones too
         raise _start_error(cluster, error) from None
+    watch_daemons()
 
 
 def share_one_heap() -> None:

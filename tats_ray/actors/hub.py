@@ -8,7 +8,8 @@ made them; and the list of broken videos. It holds references, never tensors by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ class TrainerEvents:
 
     reports: list[StepReport] = field(default_factory=list)
     states: list[TrainerState] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)  # causes, of workers that were started anew
     failure: TatsRayError | None = None
 
 
@@ -129,6 +131,11 @@ class Hub:
             self._events.failure = self._events.failure or error
             self._changed.notify_all()
 
+    async def lost(self, cause: str) -> None:
+        """Train workers died, and are started anew where a limit permits."""
+        async with self._changed:
+            self._events.losses.append(cause)
+
     async def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
         """Events since the last call; waits until step `reports_until` has been reported."""
         await self._wait(lambda: self._events.failure or self._reported >= reports_until, seconds)
@@ -191,6 +198,9 @@ class HubClient:
     def fail(self, error: TatsRayError) -> None:
         ray.get(self._actor.fail.remote(error))
 
+    def lost(self, cause: str, seconds: float) -> None:
+        ray.get(self._actor.lost.remote(cause), timeout=seconds)
+
     def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
         return ray.get(self._actor.drain.remote(reports_until, seconds))
 
@@ -217,8 +227,9 @@ class HubClient:
         ray.kill(self._actor)
 
 
-def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
-    """Starts the hub under a name that Train workers find it by; it reserves no CPU.
+@contextmanager
+def running_hub(name: str, quarantined: dict[str, str]) -> Iterator[HubClient]:
+    """A hub under a name that Train workers find it by, ended with the block; it reserves no CPU.
 
     It stays on the driver's node: the run ends with that one anyway, and what the hub holds is lost
     with no other.
@@ -227,4 +238,8 @@ def start_hub(name: str, quarantined: dict[str, str]) -> HubClient:
     actor = ray.remote(Hub).options(
         name=name, num_cpus=0, max_concurrency=64, scheduling_strategy=here
     )
-    return HubClient(actor.remote(quarantined))
+    hub = HubClient(actor.remote(quarantined))
+    try:
+        yield hub
+    finally:
+        hub.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +23,13 @@ from tats_ray.actors.ppo_learner import (
     SamplerModule,
     UpdateRequest,
 )
-from tats_ray.actors.rllib_compat import actor_manager, learners_meet_in_a_file
+from tats_ray.actors.ray_compat import death_cause
+from tats_ray.actors.rllib_compat import actor_manager, learners_meet_in_a_file, lost_at_start
 from tats_ray.actors.rollout_collector import PROBE_SECONDS, RolloutCollector
 from tats_ray.actors.rollout_worker import MaskingEnvRunner
 from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
+from tats_ray.errors import ComponentFailedError
 from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout
@@ -101,11 +104,12 @@ class MaskingPPO(PPO):
         return env_runner_group.probe_unhealthy_env_runners()
 
     def _rebuild_learners(self) -> LearnerGroup:
+        """Raises: RayActorError: a learner died as it started."""
         self.learner_group.shutdown()
         spec = self.config.get_multi_rl_module_spec(
             spaces={DEFAULT_MODULE_ID: _spaces(self.settings)}
         )
-        with _meeting(self.settings):
+        with _meeting(self.settings), _deaths_named():
             self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
         return self.learner_group
 
@@ -117,13 +121,43 @@ def ppo_algorithm(settings: Config, resources: Resources, errors: Path) -> Itera
     Args:
         errors: file for what native code writes to stderr meanwhile.
     """
-    with _meeting(settings), native_stderr_to(errors):
-        algorithm = _algorithm_config(settings, resources).build_algo()
+    algorithm = _build(settings, resources, errors)
     try:
         yield algorithm
     finally:
         with contextlib.suppress(ray.exceptions.RayError):
             algorithm.stop()
+
+
+def _build(settings: Config, resources: Resources, errors: Path) -> MaskingPPO:
+    """The Algorithm, built anew where one of its processes dies meanwhile."""
+    limit, restarts = settings.train.max_failures, 0
+    while True:
+        try:
+            with _meeting(settings), native_stderr_to(errors), _deaths_named():
+                return _algorithm_config(settings, resources).build_algo()
+        except ray.exceptions.RayActorError as error:
+            cause = death_cause(error)
+        if restarts == limit:
+            raise ComponentFailedError(
+                f"rollout workers or PPO learners died as they started, after train.max_failures="
+                f"{limit} restarts: {cause}"
+            )
+        restarts += 1
+        log(f"a rollout worker or PPO learner died as it started ({cause}); "
+            f"restart {restarts} of {limit}")  # fmt: skip
+        gc.collect()  # ends the others, whose handles the failed Algorithm holds in circles
+
+
+@contextlib.contextmanager
+def _deaths_named() -> Iterator[None]:
+    """Around RLlib's start of processes: raises the death of one as what it is."""
+    try:
+        yield
+    except Exception as error:
+        if (lost := lost_at_start(error)) is not None:
+            raise lost from None
+        raise
 
 
 def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:

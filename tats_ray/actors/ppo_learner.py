@@ -16,8 +16,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from tats_ray.actors.decode_stream import read_remote
+from tats_ray.actors.ray_compat import death_cause
 from tats_ray.actors.rllib_compat import learner_rank
-from tats_ray.actors.rollout_collector import death_cause
 from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
@@ -147,11 +147,19 @@ class PPOLearners:
             NonFiniteError: PPO diverged.
             ComponentFailedError: learners were lost more than `train.max_failures` times.
         """
-        summary = self._call(lambda learner: learner.update_policy(request))
-        self.version += 1
-        interval = self._settings.train.snapshot_interval
-        if self._settings.rl.learners and self.version % interval == 0:
-            self.state()
+        version = self.version + 1
+        saved = bool(self._settings.rl.learners)
+        saved &= version % self._settings.train.snapshot_interval == 0
+
+        def update(learner: MaskingPPOLearner) -> tuple[UpdateSummary, PolicyState | None]:
+            # In one call: a learner that dies in between has not given an answer either.
+            summary = learner.update_policy(request)
+            return summary, learner.policy.state(version) if saved else None
+
+        summary, state = self._call(update)
+        self.version = version
+        if state is not None:
+            self._last_saved, self._last_saved_at = state, version
         return summary
 
     def weights(self) -> State:
@@ -192,15 +200,21 @@ class PPOLearners:
         return answers[0]
 
     def _restart(self, cause: RayActorError | None) -> None:
+        """Learners with the newest saved state; those that die as they start are started again."""
         limit = self._settings.train.max_failures
-        if self.restarts >= limit:
+        self.lost_updates += self.version - self._last_saved_at
+        self._last_saved_at = self.version
+        while self.restarts < limit:
+            self.restarts += 1
+            try:
+                self._group = self._rebuild()
+                break
+            except RayActorError as error:
+                cause = error
+        else:
             reason = death_cause(cause) if cause else "none answered"
             raise ComponentFailedError(
                 f"the PPO learner was lost after train.max_failures={limit} restarts: {reason}"
             )
-        self.restarts += 1
-        self.lost_updates += self.version - self._last_saved_at
-        self._last_saved_at = self.version
-        self._group = self._rebuild()
         if (state := self._last_saved) is not None:
             self._call(lambda learner: learner.policy.load(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,46 @@ def daemons_keep_out_of_signals_way() -> Iterator[None]:
             # Ray's core has put one of its own before it, which prints a trace, and at a second
             # signal ends the process.
             signal.signal(signal.SIGTERM, handler)
+
+
+def local_daemons() -> dict[str, subprocess.Popen[bytes]]:
+    """What a local cluster cannot do without, by name; nothing where this process has none.
+
+    Ray has no public way to ask for them.
+    """
+    from ray._private import ray_constants, worker
+
+    names = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+    node = worker._global_node
+    processes = {} if node is None else node.all_processes
+    return {name: processes[name][0].process for name in names if processes.get(name)}
+
+
+def keep_daemons_off_the_console() -> None:
+    """Ray prints what its daemons say of lost processes, in colour and whatever `log_to_driver`;
+    the run tells of them in a line of its own, and the daemons' logs keep the rest."""
+    from ray._private import worker
+
+    published = worker.print_to_stdstream
+
+    def print_others(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if data.get("pid") != "raylet":
+            published(data, *args, **kwargs)
+
+    worker.print_to_stdstream = print_others
+
+
+def death_cause(error: BaseException) -> str:
+    """What Ray says of the first cause of a failure, in one line: not in which wrapping, of which
+    type, and what it guesses."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    for sign in ("Worker exit detail: ", "A worker health check failed. "):
+        text = text.split(sign)[-1]
+    for sign in (" Some common causes", " The task may or may not", " The actor never ran"):
+        text = text.split(sign)[0]
+    return text
 
 
 def block_references(dataset: Any) -> Iterator[tuple[Any, int]]:

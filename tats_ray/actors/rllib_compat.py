@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.exceptions import RayActorError
 from ray.rllib.core.learner import learner_group
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -25,6 +26,16 @@ def learners_meet_in_a_file() -> Iterator[None]:
         yield
     finally:
         learner_group._get_backend_config = published
+
+
+def lost_at_start(error: BaseException) -> RayActorError | None:
+    """The death of an actor behind an error that RLlib raised while it started actors, if it was
+    one. What starts learners tries to raise the error of a retry that is switched off, and raises
+    a TypeError in its place."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, RayActorError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
 
 
 def actor_manager(group: EnvRunnerGroup) -> FaultTolerantActorManager:

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
+from tats_ray.actors.ray_compat import death_cause
 from tats_ray.actors.rollout_worker import RolloutReply
 from tats_ray.config import Config
 from tats_ray.data.clips import ClipBatch
@@ -118,11 +119,6 @@ class RolloutCollector:
             f"rollout worker {worker} did not answer within rl.rollout_seconds="
             f"{self._config.rl.rollout_seconds:g} and was replaced"
         )
-
-
-def death_cause(error: Exception) -> str:
-    """What Ray says of a lost actor, in one line, without its guesses."""
-    return " ".join(str(error).split()).split(" Some common causes", maxsplit=1)[0]
 
 
 def _check_fresh(rollout: Rollout, step: int, staleness: int) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import functools
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +15,12 @@ from ray.train.torch import TorchTrainer
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.file_rendezvous import FileRendezvousConfig
-from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, start_hub
+from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem
+from tats_ray.actors.train_group import LossReport, TrainGroup
 from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
-from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
+from tats_ray.errors import ComponentTimeoutError
 from tats_ray.rl.learner import VersionedWeights
-from tats_ray.training.trainer import TrainerState
 
 _POLL_SECONDS = 2.0  # how often a wait looks whether what it waits for has died
 _END_SECONDS = 10.0  # that a Train run has to end by itself
@@ -32,28 +31,17 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def train_run(
-    plan: WorkerPlan,
-    resources: Resources,
-    *,
-    state: TrainerState | None,
-    quarantined: dict[str, str],
-    storage: Path,
+    hub: HubClient, name: str, plan: WorkerPlan, resources: Resources, storage: Path
 ) -> Iterator[TrainRun]:
-    """A hub and the Train workers behind it, which come up meanwhile; ended with the block.
+    """The Train workers behind a hub, which come up meanwhile; ended with the block.
 
     Args:
-        state: what the workers begin with; None for a fresh model.
-        quarantined: path -> reason of videos that are known to be broken.
+        name: the hub's.
         storage: directory for Ray Train's own bookkeeping.
     """
-    name = f"hub-{plan.config.run.name}-{uuid.uuid4().hex[:8]}"
-    hub = start_hub(name, quarantined)
-    trainer = _torch_trainer(plan, name, resources, storage)
-    run = TrainRun(plan.config, hub, trainer)
+    make = functools.partial(_torch_trainer, plan, name, resources, storage, LossReport(hub))
+    run = TrainRun(plan.config, hub, TrainGroup(make, plan.config.train.max_failures))
     try:
-        if state is not None:
-            hub.store_snapshot(state, False, [])
-        run.workers.start()
         yield run
     finally:
         run.close()
@@ -62,9 +50,9 @@ def train_run(
 class TrainRun:
     """Every wait has a time limit, and notices when the Train workers have failed."""
 
-    def __init__(self, config: JobConfig, hub: HubClient, trainer: TorchTrainer) -> None:
+    def __init__(self, config: JobConfig, hub: HubClient, group: TrainGroup) -> None:
         self.hub = hub
-        self.workers = _TrainThread(trainer)
+        self._group = group
         self._config = config
         self._events = TrainerEvents()
 
@@ -92,7 +80,7 @@ class TrainRun:
         self.hub.end(step)
         limit = self._config.cluster.wait_seconds
         deadline = time.monotonic() + limit
-        while not self.workers.join(0.1):
+        while not self._group.ended(0.1):
             known = len(self._events.reports)
             self._drain(step, _POLL_SECONDS)
             self._raise_failure()
@@ -104,11 +92,11 @@ class TrainRun:
         return self._taken()
 
     def close(self) -> None:
-        """Ends the Train workers and the hub."""
+        """Ends the Train workers."""
         with contextlib.suppress(ray.exceptions.RayError):
             self.hub.end(0, seconds=_SHORT_LIMIT)
-        self.workers.join(_END_SECONDS)
-        self.hub.kill()
+            self._group.wait(_END_SECONDS)  # where there is a hub, for them to end by themselves
+        self._group.kill()
 
     def _until(self, ask: Callable[[], T | None], what: str) -> T:
         """Asks until there is an answer, and looks at the Train workers in between."""
@@ -127,10 +115,12 @@ class TrainRun:
         fresh = self.hub.drain(until, seconds)
         self._events.reports += fresh.reports
         self._events.states += fresh.states
+        self._events.losses += fresh.losses
         self._events.failure = self._events.failure or fresh.failure
 
     def _taken(self) -> TrainerEvents:
-        events, self._events = self._events, TrainerEvents(failure=self._events.failure)
+        events = self._events
+        self._events = TrainerEvents(losses=events.losses, failure=events.failure)
         return events
 
     def _check(self) -> None:
@@ -140,42 +130,19 @@ class TrainRun:
     def _raise_failure(self) -> None:
         if self._events.failure is not None:
             raise self._events.failure
-        if (error := self.workers.error) is not None:
-            raise ComponentFailedError(
-                "the Train workers failed after train.max_failures="
-                f"{self._config.train.max_failures} restarts: {_root_cause(error)}"
-            )
+        while self._events.losses:
+            self._group.count_loss(self._events.losses.pop(0))
+        self._group.ended(0.0)
 
 
-class _TrainThread:
-    """`TorchTrainer.fit` in a thread of the driver.
-
-    Attributes:
-        error: what a run that has ended failed with.
-    """
-
-    def __init__(self, trainer: TorchTrainer) -> None:
-        self.error: BaseException | None = None
-        self._trainer = trainer
-        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, seconds: float) -> bool:
-        """Waits for the run's end; false at the time limit."""
-        if self._thread.ident is not None:  # it was started
-            self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _fit(self) -> None:
-        try:
-            self._trainer.fit()
-        except BaseException as error:
-            self.error = error
-
-
-def _torch_trainer(plan: WorkerPlan, hub: str, resources: Resources, storage: Path) -> TorchTrainer:
+def _torch_trainer(
+    plan: WorkerPlan,
+    hub: str,
+    resources: Resources,
+    storage: Path,
+    losses: LossReport,
+    restarts: int,
+) -> TorchTrainer:
     config, use_gpu = plan.config, resources.train_gpus > 0
     each = {"CPU": resources.train_cpus}
     if use_gpu:
@@ -192,14 +159,12 @@ def _torch_trainer(plan: WorkerPlan, hub: str, resources: Resources, storage: Pa
         run_config=ray.train.RunConfig(
             name=hub,
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=restarts,
+                # What goes wrong at a start may leave the reserved CPUs behind, for which the
+                # next start would wait: `TrainGroup` begins anew.
+                controller_failure_limit=0,
+            ),
+            callbacks=[losses],
         ),
     )
-
-
-def _root_cause(error: BaseException) -> str:
-    """The last line of the first cause in a chain of wrapped errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -10,8 +11,9 @@ from functools import partial
 import numpy as np
 
 from tats_ray.actors.cluster import Resources
+from tats_ray.actors.cluster_watch import leave_if_lost
 from tats_ray.actors.decode_stream import RayClipStream
-from tats_ray.actors.hub import TrainerEvents, WorkItem
+from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, running_hub
 from tats_ray.actors.object_store import ITEMS_AHEAD
 from tats_ray.actors.ppo_algorithm import MaskingPPO, ppo_algorithm
 from tats_ray.actors.ppo_learner import UpdateRequest
@@ -120,35 +122,47 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
     Raises:
         ExecutorLostError: what the block met when the hub was dead.
     """
-    rollouts, state = task.rollouts, start.state
-    build_sampler = None if rollouts is None else partial(build_policy, rollouts)
-    train = train_run(
-        WorkerPlan(task.config, task.build_trainer, build_sampler),
-        resources,
-        state=None if state is None else state.trainer,
-        quarantined=start.quarantined,
-        storage=start.storage,
-    )
+    name = f"hub-{task.config.run.name}-{uuid.uuid4().hex[:8]}"
     with ExitStack() as parts:
-        workers = parts.enter_context(train)  # they come up meanwhile
+        hub = parts.enter_context(running_hub(name, start.quarantined))
         try:
-            algorithm = None
-            if rollouts is not None:
-                errors = start.storage / "start.log"
-                algorithm = parts.enter_context(ppo_algorithm(rollouts, resources, errors))
-                if state is not None and state.policy is not None:
-                    algorithm.learners.load(state.policy)
-            stream = RayClipStream(
-                task.plan,
-                start.progress.cursor,
-                workers.hub,
-                decode_cpus=resources.decode_cpus,
-                wait_seconds=task.config.cluster.wait_seconds,
-            )
-            parts.enter_context(closing(stream))
-            workers.weights(start.progress.step)
-            yield RayExecutor(task, workers, stream, algorithm)
+            yield _started(task, start, resources, hub, name, parts)
         except Exception as error:
-            if workers.hub.is_dead():
+            leave_if_lost()
+            if hub.is_dead():
                 raise ExecutorLostError(str(error)) from error
             raise
+
+
+def _started(
+    task: Task,
+    start: StartingPoint,
+    resources: Resources,
+    hub: HubClient,
+    name: str,
+    parts: ExitStack,
+) -> RayExecutor:
+    """The executor once all its parts are up; they end with `parts`."""
+    rollouts, state = task.rollouts, start.state
+    if state is not None:
+        hub.store_snapshot(state.trainer, False, [])
+    build_sampler = None if rollouts is None else partial(build_policy, rollouts)
+    plan = WorkerPlan(task.config, task.build_trainer, build_sampler)
+    train = train_run(hub, name, plan, resources, start.storage)
+    workers = parts.enter_context(train)  # they come up meanwhile
+    algorithm = None
+    if rollouts is not None:
+        errors = start.storage / "start.log"
+        algorithm = parts.enter_context(ppo_algorithm(rollouts, resources, errors))
+        if state is not None and state.policy is not None:
+            algorithm.learners.load(state.policy)
+    stream = RayClipStream(
+        task.plan,
+        start.progress.cursor,
+        hub,
+        decode_cpus=resources.decode_cpus,
+        wait_seconds=task.config.cluster.wait_seconds,
+    )
+    parts.enter_context(closing(stream))
+    workers.weights(start.progress.step)
+    return RayExecutor(task, workers, stream, algorithm)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from tats_ray.actors.hub import HubClient, WorkItem, start_hub
+from tats_ray.actors.hub import HubClient, WorkItem, running_hub
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.errors import NonFiniteError, VideoDecodeError
 from tats_ray.training.trainer import StepReport, TrainerState
@@ -29,9 +29,8 @@ def _state(step):
 @pytest.fixture
 def hub():
     name = f"hub-{time.monotonic_ns()}"
-    client = start_hub(name, {"/old.mp4": "truncated"})
-    yield HubClient(ray.get_actor(name))
-    client.kill()
+    with running_hub(name, {"/old.mp4": "truncated"}):
+        yield HubClient(ray.get_actor(name))
 
 
 def _publish(hub, version, reports=()):
