@@ -3,7 +3,9 @@ its log, some of them a minute later."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -50,6 +52,9 @@ def _leave_if_dead() -> None:
     sys.stdout.flush()
     sys.stderr.write(f"error: {error}\n")
     sys.stderr.flush()
+    for daemon in local_daemons().values():  # with the agents and workers of its group
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(daemon.pid, signal.SIGKILL)
     # At once, as if this process had been killed: whatever it asked of Ray now would wait, and
-    # Ray's own end would print pages. The kernel ends the daemons that are left.
+    # Ray's own end would print pages.
     os._exit(error.exit_code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,13 +23,33 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
+        self._command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/store.db",
+            "--artifacts-destination", str(folder / "artifacts"),
+        ]  # fmt: skip
+        self._start()
+
+    def kill(self) -> None:
+        """All processes of it at once."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """It takes connections, and answers none."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def bring_back(self) -> None:
+        """After either of both."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+        else:
+            self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port",
-                str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/store.db",
-                "--artifacts-destination", str(folder / "artifacts"),
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 200
         while not self._answers():

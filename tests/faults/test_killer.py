@@ -20,7 +20,9 @@ from tests.processes import workers
 from tests.runs.command import Run
 
 SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "120"))  # of killing
-EVERY = float(os.environ.get("TATS_RAY_KILLER_EVERY", "15"))  # seconds between two kills, on average
+EVERY = float(
+    os.environ.get("TATS_RAY_KILLER_EVERY", "15")
+)  # seconds between two kills, on average
 SEED = int(os.environ.get("TATS_RAY_KILLER_SEED", "0"))
 STEPS = max(200, int(SECONDS))
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # the raylet ends with them

@@ -1,0 +1,49 @@
+"""Ray's daemons or the driver are killed: one line, no process left, and the command continues."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from tests.faults.signalled import RAY, SETTINGS, same_result
+from tests.processes import wait_for, workers
+from tests.runs.command import Run
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.usefixtures("ordinary_environment"),
+    pytest.mark.timeout(1200),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(synthetic, tmp_path_factory):
+    run = Run(synthetic, tmp_path_factory.mktemp("whole"), "whole", *SETTINGS)
+    run.finish()
+    return run
+
+
+@pytest.mark.parametrize("moment", ["start", "middle"])
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet", "RuntimeEnvAgent", "driver"])
+def test_a_lost_cluster_is_one_line(whole, synthetic, tmp_path, victim, moment):
+    run = Run(synthetic, tmp_path, "lost", *SETTINGS, *RAY)
+    process = run.start()
+    if moment == "start":
+        wait_for(lambda: workers("RayTrainWorker", process.pid), "Train worker", 200)
+    else:
+        run.wait_for("checkpoints/step_00000003/progress.json", process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    daemons = [one for one in family if victim in (one.name(), one.cmdline()[0].split("::")[-1])]
+    (daemons[0] if daemons else process).kill()
+    output, _ = process.communicate(timeout=100)
+    if victim == "driver":
+        assert process.returncode == -9
+    else:
+        died = "gcs_server" if victim == "gcs_server" else "raylet"
+        (line,) = [line for line in output.splitlines() if not line.startswith(("step ", "/", " "))]
+        assert line.startswith(f"error: Ray's {died} died, and the local cluster with it")
+        assert process.returncode == 1
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert alive == []
+    run.finish()
+    same_result(whole, run)
