@@ -76,7 +76,8 @@ class RunDirectoryError(SetupError):
 
 
 class StorageError(TatsRayError):
-    """A file cannot be written: the disk is full, read-only or forbidden; names the path."""
+    """A file cannot be written: the disk is full, read-only or forbidden; or a video cannot be read
+    for a reason that is none of the video's. Names the path."""
 
 
 class CheckpointError(TatsRayError):

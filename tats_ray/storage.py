@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,3 +112,18 @@ def _number(error: Exception) -> int | None:
         return None
     found = _RUST_ERROR.search(str(error))
     return None if found is None else int(found[1])
+
+
+def unreadable(path: str) -> str | None:
+    """What the system says of a regular file that is there, or may be, and cannot be read to its
+    end; None where it can be, or there is no such file."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return None
+        with Path(path).open("rb", buffering=0) as file:
+            while file.read(2**20):
+                pass
+    except OSError as error:
+        gone = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        return None if error.errno in gone else os.strerror(error.errno or errno.EIO)
+    return None

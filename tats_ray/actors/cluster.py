@@ -111,35 +111,37 @@ def start_ray(cluster: ClusterSettings, needed: float) -> None:
         leave_if_lost()
         return
     share_one_heap()
+    for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _PRINT_PAGES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    keep_daemons_off_the_console()
+    try:
+        with daemons_keep_out_of_signals_way():
+            ray.init(**_arguments(cluster, needed))
+    except Exception as error:  # Ray raises plain ones too
+        raise _start_error(cluster, error) from None
+    watch_daemons()
+
+
+def _arguments(cluster: ClusterSettings, needed: float) -> dict[str, Any]:
+    """Of `ray.init`."""
     of_workers = {"OMP_NUM_THREADS": str(cluster.threads)}
-    if cluster.mode == "local":
-        of_workers |= _NO_DASHBOARD
-    shared = {
+    shared: dict[str, Any] = {
         "namespace": _NAMESPACE,
         "logging_level": logging.ERROR,
         "log_to_driver": False,
         "runtime_env": {"env_vars": of_workers},
     }
-    for name in ("ray.rllib", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for name in _PRINT_PAGES:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     if cluster.mode == "address":
-        where: dict[str, Any] = {"address": cluster.address}
-    else:
-        where = {
-            "address": "local",
-            "num_cpus": cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
-            "object_store_memory": cluster.object_store_mb * 2**20,
-            "include_dashboard": False,
-        }
-    keep_daemons_off_the_console()
-    try:
-        with daemons_keep_out_of_signals_way():
-            ray.init(**where, **shared)
-    except Exception as error:  # Ray raises plain ones too
-        raise _start_error(cluster, error) from None
-    watch_daemons()
+        return {"address": cluster.address} | shared
+    of_workers |= _NO_DASHBOARD
+    return shared | {
+        "address": "local",
+        "num_cpus": cluster.cpus or max(os.cpu_count() or 1, math.ceil(needed)),
+        "object_store_memory": cluster.object_store_mb * 2**20,
+        "include_dashboard": False,
+    }
 
 
 def share_one_heap() -> None:

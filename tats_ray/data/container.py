@@ -72,15 +72,16 @@ def regular_file(path: str) -> os.stat_result:
 
     Raises:
         VideoDecodeError: what it is instead.
+        OSError: the file system does not say.
     """
     try:
         status = Path(path).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise VideoDecodeError(path, "no such file") from None
     except OSError as error:
-        loop = error.errno == errno.ELOOP
-        reason = "is a loop of symbolic links" if loop else str(error.strerror)
-        raise VideoDecodeError(path, reason) from None
+        if error.errno != errno.ELOOP:
+            raise
+        raise VideoDecodeError(path, "is a loop of symbolic links") from None
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise VideoDecodeError(path, f"is {kind}, not a video file; leave it out")

@@ -8,19 +8,15 @@ Replies are JSON and raw arrays: nothing that a damaged file makes of a decoder 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
-from queue import SimpleQueue
 from threading import Event
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,11 +26,8 @@ from tats_ray.errors import (
     StorageError,
     VideoDecodeError,
 )
+from tats_ray.storage import unreadable
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-VIDEO_SECONDS = 600.0  # time limit of jobs/prepare_data.py; enough for half an hour of video
 _START_SECONDS = 120.0  # a cold start on a busy machine with files on a network
 # Modules come from where this process finds them, wherever that is.
 _CHILD = (
@@ -42,7 +35,12 @@ _CHILD = (
     "from tats_ray.data.isolated import serve; serve(int(sys.argv[1]), sys.argv[2])"
 )
 _EXIT_SECONDS = 5.0  # from a child's last word to its exit status
-_WAITING = 256  # items that wait in memory for a process, or for the answer of an earlier item
+# Between attempts to read a file that the file system does not give: a server may be starting anew.
+_RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+class _UnreadableError(VideoDecodeError):
+    """The file system does not give a file; `reason` is what it says. Never leaves this module."""
 
 
 class Answer(NamedTuple):
@@ -66,7 +64,7 @@ class IsolatedProcess:
         self._limit = limit
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        self._abandoned = False
+        self._abandoned = Event()
 
     def ask(
         self, task: Callable[..., Answer], path: str, arguments: Sequence[Any], seconds: float
@@ -82,10 +80,29 @@ class IsolatedProcess:
         Raises:
             VideoDecodeError: the task raises it or any error that is not listed here, passes the
                 limit, or ends the child.
-            MotionPriorError, StorageError: the task raises it.
+            MotionPriorError, StorageError: the task raises it; a StorageError also where the file
+                system does not give the file, and keeps to that for half a minute.
             ComponentFailedError: no child can be started; no video caused that.
             EOFError: `abandon` was called.
         """
+        for wait in _RETRY_SECONDS:
+            try:
+                return self._ask_once(task, path, arguments, seconds)
+            except _UnreadableError as error:
+                sys.stderr.write(f"{path}: {error.reason}; trying again in {wait:g} s\n")
+                if self._abandoned.wait(wait):
+                    raise EOFError from None
+        try:
+            return self._ask_once(task, path, arguments, seconds)
+        except _UnreadableError as error:
+            raise StorageError(
+                f"{path}: cannot be read: {error.reason}, also after {sum(_RETRY_SECONDS):g} s; "
+                "this is no fault of the video: see to its disk or server, or leave the file out"
+            ) from None
+
+    def _ask_once(
+        self, task: Callable[..., Answer], path: str, arguments: Sequence[Any], seconds: float
+    ) -> Answer:
         pipe = self._pipe or self._start(task.__module__)
         try:
             request = [task.__module__, task.__qualname__, path, *arguments]
@@ -103,8 +120,10 @@ class IsolatedProcess:
             return Answer(reply["content"], [_receive(pipe, *form) for form in reply["arrays"]])
         except (EOFError, OSError):
             status = self._end(_EXIT_SECONDS)
-            if self._abandoned:
+            if self._abandoned.is_set():
                 raise EOFError from None
+            if (reason := unreadable(path)) is not None:
+                raise _UnreadableError(path, reason) from None
             raise VideoDecodeError(
                 path,
                 f"the process for {self._title} died (status {status}): this file crashes it; "
@@ -113,7 +132,7 @@ class IsolatedProcess:
 
     def abandon(self) -> None:
         """Ends a task that runs in another thread, and every further one, with EOFError."""
-        self._abandoned = True
+        self._abandoned.set()
         if (child := self._child) is not None:
             child.kill()
 
@@ -135,7 +154,7 @@ class IsolatedProcess:
         return status
 
     def _start(self, module: str) -> Connection:
-        if self._abandoned:
+        if self._abandoned.is_set():
             raise EOFError
         ours, theirs = Pipe()
         with theirs:
@@ -164,7 +183,7 @@ class IsolatedProcess:
         except (EOFError, OSError):
             reason = "ended while it started"
         status = self._end(_EXIT_SECONDS)
-        if self._abandoned:
+        if self._abandoned.is_set():
             raise EOFError
         raise self._unstarted(reason, f"status {status}", module)
 
@@ -175,73 +194,6 @@ class IsolatedProcess:
         )
 
 
-def each_video(
-    work: Callable[[IsolatedProcess, Item], Result], items: Sequence[Item], title: str
-) -> list[Result | VideoDecodeError]:
-    """Works on every item with as many isolated processes as CPUs, with progress on a terminal.
-
-    Args:
-        work: runs in a thread of this process and asks the isolated process that it is given.
-        title: what is done, for the progress line and messages.
-
-    Returns:
-        What `work` returned of each item, in order, or the VideoDecodeError that it raised.
-
-    Raises:
-        StorageError: a result cannot be written; as with every other error of `work`, running
-            items are ended and no further one is begun.
-        ComponentFailedError: no process can be started.
-    """
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    shown = console.is_terminal
-    results = _results(work, items, title)
-    return list(track(results, title, total=len(items), console=console, disable=not shown))
-
-
-def _results(
-    work: Callable[[IsolatedProcess, Item], Result], items: Sequence[Item], title: str
-) -> Iterator[Result | VideoDecodeError]:
-    count = max(1, min(os.cpu_count() or 1, len(items)))
-    processes = [IsolatedProcess(title, "--video-seconds") for _ in range(count)]
-    free: SimpleQueue[IsolatedProcess] = SimpleQueue()
-    for process in processes:
-        free.put(process)
-    failed = Event()
-
-    def run(item: Item) -> Result | VideoDecodeError:
-        if failed.is_set():  # an earlier item's error is what the caller will see
-            raise CancelledError
-        process = free.get()
-        try:
-            return work(process, item)
-        except VideoDecodeError as error:
-            return error
-        except BaseException:
-            failed.set()
-            raise
-        finally:
-            free.put(process)
-
-    threads = ThreadPoolExecutor(count)
-    waiting: deque[Future[Result | VideoDecodeError]] = deque()
-    try:
-        for item in items:
-            waiting.append(threads.submit(run, item))
-            if len(waiting) == _WAITING:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for process in processes:
-            process.abandon()
-        threads.shutdown(cancel_futures=True)
-        for process in processes:
-            process.close()
-
-
 def _receive(pipe: Connection, kind: str, shape: list[int]) -> np.ndarray:
     return np.frombuffer(pipe.recv_bytes(), dtype=kind).reshape(shape)
 
@@ -249,8 +201,8 @@ def _receive(pipe: Connection, kind: str, shape: list[int]) -> np.ndarray:
 def _fault(path: str, reply: dict[str, str]) -> Exception:
     if reply["fault"] == StorageError.__name__:
         return StorageError(reply["reason"])
-    kind = MotionPriorError if reply["fault"] == MotionPriorError.__name__ else VideoDecodeError
-    return kind(path, reply["reason"])
+    kinds = {kind.__name__: kind for kind in (MotionPriorError, _UnreadableError)}
+    return kinds.get(reply["fault"], VideoDecodeError)(path, reply["reason"])
 
 
 def serve(descriptor: int, module: str) -> None:
@@ -282,11 +234,14 @@ def serve(descriptor: int, module: str) -> None:
 def _reply(module: str, name: str, path: str, *arguments: Any) -> list[Any]:
     try:
         content, arrays = getattr(import_module(module), name)(path, *arguments)
-    except VideoDecodeError as error:
-        return [_encoded(fault=type(error).__name__, reason=error.reason)]
     except StorageError as error:
         return [_encoded(fault=type(error).__name__, reason=str(error))]
     except Exception as error:  # one file's odd fault must not end the work on all others
+        # Libraries word a server that is away as they word a damaged file.
+        if (reason := unreadable(path)) is not None:
+            return [_encoded(fault=_UnreadableError.__name__, reason=reason)]
+        if isinstance(error, VideoDecodeError):
+            return [_encoded(fault=type(error).__name__, reason=error.reason)]
         return [_encoded(fault="", reason=f"{type(error).__name__}: {error}")]
     forms = [[array.dtype.str, array.shape] for array in arrays]
     raw = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays)

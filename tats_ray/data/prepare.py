@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from tats_ray.data.container import REPAIR, probe, regular_file
 from tats_ray.data.datasets.annotation import Entry
 from tats_ray.data.decode import DecodeRequest, PreparedVideo, decode_clips, upright
-from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
+from tats_ray.data.each_video import VIDEO_SECONDS, each_video
+from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.video_index import MISSING_FRAMES, played_frames
 from tats_ray.errors import ManifestError, VideoDecodeError
@@ -77,7 +79,8 @@ def _row(process: IsolatedProcess, entry: Entry, seconds: float, check: bool) ->
     except UnicodeEncodeError:  # bytes of another encoding; Parquet holds UTF-8 only
         raise VideoDecodeError(path, "its name is not UTF-8 text; rename it") from None
     try:
-        regular_file(path)
+        with suppress(OSError):  # the process that reads the file meets it again
+            regular_file(path)
     except VideoDecodeError as error:
         raise VideoDecodeError(path, f"{error.reason} (named in {entry.origin})") from None
     row = ManifestRow(path, entry.label, **process.ask(probe, path, [], seconds).content)

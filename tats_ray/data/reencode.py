@@ -17,7 +17,8 @@ import numpy as np
 
 from tats_ray.data.container import keeps_time_stamps, quarter_turns
 from tats_ray.data.datasets.annotation import Entry
-from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
+from tats_ray.data.each_video import VIDEO_SECONDS, each_video
+from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.data.video_index import MISSING_FRAMES
 from tats_ray.data.video_writer import open_h264
 from tats_ray.errors import ManifestError, VideoDecodeError

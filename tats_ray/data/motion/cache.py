@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tats_ray.data.isolated import VIDEO_SECONDS, Answer, IsolatedProcess, each_video
+from tats_ray.data.each_video import VIDEO_SECONDS, each_video
+from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.data.motion.pictures import picture_fields
 from tats_ray.data.motion.vectors import vector_fields
 from tats_ray.errors import MotionPriorError, VideoDecodeError

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tats_ray.data.isolated import Answer, IsolatedProcess, each_video
+from tats_ray.data.each_video import each_video
+from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.errors import (
     ComponentFailedError,
     MotionPriorError,
