@@ -13,7 +13,7 @@ import numpy as np
 import ray
 import ray.data
 
-from tats_ray.actors.ray_compat import block_references
+from tats_ray.actors.ray_compat import block_references, own_error
 from tats_ray.data.clips import Batcher, Block, ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import BlockPlan, QuarantineBook, decode_block
@@ -82,7 +82,7 @@ class RayClipStream:
                     lambda: self._ready or self._error, self._wait_seconds
                 )
                 if self._error is not None:
-                    raise self._error
+                    raise own_error(self._error)
                 if not came:
                     raise ComponentTimeoutError(
                         f"no decoded clips came within {self._wait_seconds:g} s "

@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.decode_stream import process_decoder, quiet_ray_data
+from tats_ray.actors.ray_compat import death_cause, own_error
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import validate_as
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, VideoDecodeError
@@ -106,11 +107,11 @@ def _within(batches: Iterable[Columns], seconds: float) -> Iterator[Columns]:
             ) from None
         if came is None:
             return
-        if isinstance(came, RayError):
-            reason = str(came).strip().splitlines()[-1]
-            raise ComponentFailedError(f"extracting features failed: {reason}") from None
         if isinstance(came, BaseException):
-            raise came
+            found = own_error(came)
+            if not isinstance(found, RayError):
+                raise found
+            raise ComponentFailedError(f"extracting features failed: {death_cause(found)}")
         yield came
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from tats_ray.errors import ResourceError
+from tats_ray import errors
 
 WRITTEN_FOR = "2.60"
 
@@ -23,7 +23,7 @@ def check_version() -> None:
         ResourceError: names both versions and the remedy.
     """
     if ray.__version__.split(".")[:2] != WRITTEN_FOR.split("."):
-        raise ResourceError(
+        raise errors.ResourceError(
             f"Ray {ray.__version__} is installed, tats_ray needs Ray {WRITTEN_FOR}.*: "
             f"pip install 'ray[default,train,rllib]=={WRITTEN_FOR}.*'"
         )
@@ -101,6 +101,17 @@ def death_cause(error: BaseException) -> str:
     for sign in (" Some common causes", " The task may or may not", " The actor never ran"):
         text = text.split(sign)[0]
     return text
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Our error that a task of Ray Data raised; else what came. Ray Data wraps it in one of its
+    own, and of that only the text arrives."""
+    for line in reversed(str(error).splitlines()):
+        name, _, message = line.partition(": ")
+        kind = getattr(errors, name.rpartition("tats_ray.errors.")[2], None)
+        if isinstance(kind, type) and issubclass(kind, errors.TatsRayError):
+            return kind(message)  # tasks keep VideoDecodeError, which needs more, to themselves
+    return error
 
 
 def block_references(dataset: Any) -> Iterator[tuple[Any, int]]:

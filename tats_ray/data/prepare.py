@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,14 @@ def _row(process: IsolatedProcess, entry: Entry, seconds: float, check: bool) ->
     except UnicodeEncodeError:  # bytes of another encoding; Parquet holds UTF-8 only
         raise VideoDecodeError(path, "its name is not UTF-8 text; rename it") from None
     try:
-        with suppress(OSError):  # the process that reads the file meets it again
-            regular_file(path)
+        regular_file(path)
     except VideoDecodeError as error:
         raise VideoDecodeError(path, f"{error.reason} (named in {entry.origin})") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # there cannot be such a file
+            reason = f"{error.strerror} (named in {entry.origin})"
+            raise VideoDecodeError(path, reason) from None
+        # The process that reads the file meets all else again.
     row = ManifestRow(path, entry.label, **process.ask(probe, path, [], seconds).content)
     if check:
         found = [row.reading, row.frames, row.bytes, row.mtime_ns]

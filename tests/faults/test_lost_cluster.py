@@ -1,4 +1,4 @@
-"""Ray's daemons or the driver are killed: one line, no process left, and the command continues."""
+"""Ray's daemons are killed: one line, no process left, and the command continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def whole(synthetic, tmp_path_factory):
         ("raylet", "start"),
         ("raylet", "middle"),
         ("RuntimeEnvAgent", "middle"),  # the raylet ends with it
-        ("driver", "start"),  # in the middle: test_signals
     ],
 )
 def test_a_lost_cluster_is_one_line(whole, synthetic, tmp_path, victim, moment):
@@ -43,15 +42,15 @@ def test_a_lost_cluster_is_one_line(whole, synthetic, tmp_path, victim, moment):
         run.wait_for("checkpoints/step_00000003/progress.json", process)
     family = psutil.Process(process.pid).children(recursive=True)
     daemons = [one for one in family if victim in (one.name(), one.cmdline()[0].split("::")[-1])]
-    (daemons[0] if daemons else process).kill()
+    daemons[0].kill()
     output, _ = process.communicate(timeout=100)
-    if victim == "driver":
-        assert process.returncode == -9
-    else:
-        died = "gcs_server" if victim == "gcs_server" else "raylet"
-        (line,) = [line for line in output.splitlines() if not line.startswith(("step ", "/", " "))]
-        assert line.startswith(f"error: Ray's {died} died, and the local cluster with it")
-        assert process.returncode == 1
+    died = "gcs_server" if victim == "gcs_server" else "raylet"
+    lines = [line for line in output.splitlines() if not line.startswith(("step ", "/", " "))]
+    assert lines[-1].startswith(f"error: Ray's {died} died, and the local cluster with it")
+    # A raylet that ends by itself gives its objects up first, of which Ray's core tells.
+    assert len(lines) == 1 or victim == "RuntimeEnvAgent", lines
+    assert "Traceback" not in output
+    assert process.returncode == 1
     _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
     run.finish("cluster.mode=serial")  # any mode continues a run, this one soonest

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from tats_ray.data import isolated
-from tats_ray.data.datasets.annotation import Entry
 from tats_ray.data.decode import DecodeRequest
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.prepare import prepare
 from tats_ray.errors import StorageError, VideoDecodeError
 from tats_ray.storage import unreadable
 
@@ -56,13 +54,6 @@ def test_a_file_that_stays_away_ends_the_work(decoder, link, monkeypatch):
     monkeypatch.setattr(isolated, "_RETRY_SECONDS", (0.1, 0.2))
     with pytest.raises(StorageError, match=r"video\.mp4: cannot be read: File name too long, also"):
         decoder.decode(_request(link), 60)
-
-
-def test_preparing_ends_with_it(link, tmp_path, monkeypatch):
-    monkeypatch.setattr(isolated, "_RETRY_SECONDS", (0.1,))
-    with pytest.raises(StorageError, match="no fault of the video"):
-        prepare([Entry(link, "", "a list")], tmp_path / "out.parquet")
-    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_what_is_not_there_or_is_damaged_is_the_videos_fault(decoder, tmp_path):
