@@ -4,6 +4,7 @@ decode, and a pool of actors scores."""
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Empty, Queue
@@ -17,7 +18,7 @@ from ray.exceptions import RayError
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.decode_stream import process_decoder, quiet_ray_data
-from tats_ray.actors.ray_compat import death_cause, own_error
+from tats_ray.actors.ray_compat import own_error
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import validate_as
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, VideoDecodeError
@@ -111,8 +112,15 @@ def _within(batches: Iterable[Columns], seconds: float) -> Iterator[Columns]:
             found = own_error(came)
             if not isinstance(found, RayError):
                 raise found
-            raise ComponentFailedError(f"extracting features failed: {death_cause(found)}")
+            raise ComponentFailedError(f"extracting features failed: {_reason(found)}") from None
         yield came
+
+
+def _reason(error: RayError) -> str:
+    """The line of a traceback that names the error; Ray Data writes advice behind it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    named = [line for line in lines if re.match(r"[\w.]+(?<!UserCode)(Error|Exception)\b", line)]
+    return (named or lines)[-1]
 
 
 _VIDEOS_PER_TASK = 4

@@ -12,7 +12,7 @@ from ray.exceptions import RaySystemError
 
 from tats_ray.actors.evaluation_tasks import _within, extract_with_ray
 from tats_ray.data.manifest import read_manifest
-from tats_ray.errors import ComponentFailedError, ComponentTimeoutError
+from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, StorageError
 from tats_ray.evaluation.features import ExtractionPlan, extract_serially, gather
 from tats_ray.models.mae import build_mae
 from tats_ray.models.state import model_state
@@ -57,13 +57,30 @@ def test_a_wait_without_end_ends():
         next(batches)
 
 
-def test_a_lost_task_is_one_line():
+@pytest.mark.parametrize(
+    ("text", "kind", "wanted"),
+    [
+        ("first\nlast", ComponentFailedError, "extracting features failed: last"),
+        (
+            "File a.py\nKeyError: 'odd'\n\nray.exceptions.UserCodeException: UDF failed.\nTo change",
+            ComponentFailedError,
+            "extracting features failed: KeyError: 'odd'",
+        ),
+        (
+            "File a.py\ntats_ray.errors.StorageError: a.mp4: cannot be read\n\nUDF failed.",
+            StorageError,
+            "a.mp4: cannot be read",
+        ),
+    ],
+)
+def test_what_a_task_failed_with_is_one_line(text, kind, wanted):
     def failing():
-        raise RaySystemError("first\nlast")
+        raise RaySystemError(text)
         yield
 
-    with pytest.raises(ComponentFailedError, match=r"extracting features failed: .*last"):
+    with pytest.raises(kind) as caught:
         next(_within(failing(), seconds=5))
+    assert str(caught.value) == wanted
 
 
 def test_other_errors_pass_and_the_end_is_an_end():
