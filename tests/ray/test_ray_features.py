@@ -62,7 +62,7 @@ def test_a_wait_without_end_ends():
     [
         ("first\nlast", ComponentFailedError, "extracting features failed: last"),
         (
-            "File a.py\nKeyError: 'odd'\n\nray.exceptions.UserCodeException: UDF failed.\nTo change",
+            "File a.py\nKeyError: 'odd'\n\nray.exceptions.UserCodeException: failed.\nTo change",
             ComponentFailedError,
             "extracting features failed: KeyError: 'odd'",
         ),
