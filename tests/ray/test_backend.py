@@ -24,7 +24,7 @@ from tests.iterations import (
     starting_point,
 )
 from tests.processes import workers
-from tests.runs.systems import SYSTEMS, TENNIS, overrides, quick_only, tennis_manifest
+from tests.runs.systems import SYSTEMS, TENNIS, overrides, tennis_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -63,8 +63,10 @@ LOCKSTEP = [
 @pytest.mark.parametrize(
     ("actors", "tolerance"),
     [
-        pytest.param(["rl.rollout_workers=1"], 0.0, marks=pytest.mark.slow, id="1/1"),
-        pytest.param(["rl.rollout_workers=4", "rl.rollout_clips=2"], 0.0, id="4/1"),
+        pytest.param(["rl.rollout_workers=1"], 0.0, id="1/1"),
+        pytest.param(
+            ["rl.rollout_workers=4", "rl.rollout_clips=2"], 0.0, marks=pytest.mark.slow, id="4/1"
+        ),
         # Two workers sum their gradients in another order than one.
         pytest.param(
             ["rl.rollout_workers=2", "train.workers=2", "rl.learners=1"],
@@ -89,7 +91,8 @@ def test_lockstep_equals_serial(synthetic, tmp_path, actors, tolerance):
         _assert_same(states[step], wanted_states[step], tolerance)
 
 
-@pytest.mark.parametrize("system", quick_only("adamae"))
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_every_system_is_the_same_on_ray(system, synthetic, tmp_path):
     config = tiny_config("cluster.mode=local", "data.augment.crop=multi_scale", *overrides(system))
     reports, states, _ = _ray(config, synthetic, tmp_path, steps=3)
@@ -113,6 +116,7 @@ def test_every_system_takes_real_video_on_ray(system, shared_data, tmp_path):
     assert states[4].trainer.step == 4
 
 
+@pytest.mark.slow
 def test_overlapped_keeps_the_staleness_bound_and_survives_a_killed_runner(synthetic, tmp_path):
     """The rest of the clips goes past the rollout workers; one of these dies on the way."""
     config = tiny_config(
@@ -215,6 +219,7 @@ def test_a_train_worker_killed_behind_its_snapshot_leaves_no_gap(synthetic, tmp_
     _assert_same(got[STEPS], wanted[STEPS])
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_code_of_rollout_workers_ends_the_run_with_its_traceback(
     synthetic, tmp_path
 ):

@@ -34,8 +34,9 @@ def _serial(config, data, folder, steps=STEPS):
 @pytest.mark.parametrize(
     ("workers", "drop_path", "tolerance"),
     # Two workers sum gradients in another order, and draw other paths.
-    [pytest.param(1, 0.1, 0.0, marks=pytest.mark.slow), (2, 0.0, 2e-5)],
+    [(1, 0.1, 0.0), (2, 0.0, 2e-5)],
 )
+@pytest.mark.slow
 def test_ray_equals_serial_and_continues_from_its_state(
     synthetic, tmp_path, workers, drop_path, tolerance
 ):
@@ -58,7 +59,8 @@ def test_ray_equals_serial_and_continues_from_its_state(
         ), name
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_one_process_score_alike(synthetic, tmp_path, workers):
     """Bit for bit, each video once, in the manifest's order; the broken one is missing."""
     config = _config(synthetic, f"train.workers={workers}")

@@ -48,6 +48,7 @@ def test_weights_are_waited_for_and_versions_only_grow(hub):
     assert ray.get(again.ref)["w"].tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_weights_outlive_the_process_that_published_them(hub):
     @ray.remote
     def publish(hub):
@@ -70,6 +71,7 @@ def test_items_wait_until_they_are_pushed_and_stay_until_a_snapshot(hub):
     assert (snapshot.version, ray.get(snapshot.ref).files["mae"]["w"].tolist()) == (2, [2, 2, 2])
 
 
+@pytest.mark.slow
 def test_the_end_is_said(hub):
     hub.push(_item(0))
     hub.end(1)
@@ -91,6 +93,7 @@ def test_events_come_once_and_replayed_reports_never(hub):
     assert later.states == []
 
 
+@pytest.mark.slow
 def test_a_failure_ends_waits_at_once(hub):
     threading.Timer(0.3, lambda: hub.fail(NonFiniteError("no", (3, 4)))).start()
     started = time.monotonic()
@@ -100,6 +103,7 @@ def test_a_failure_ends_waits_at_once(hub):
     assert (type(failure), str(failure), failure.clips) == (NonFiniteError, "no", (3, 4))
 
 
+@pytest.mark.slow
 def test_broken_videos_are_shared(hub):
     hub.add([VideoDecodeError("/new.mp4", "empty"), VideoDecodeError("/old.mp4", "again")])
     assert hub.known() == {"/old.mp4": "truncated", "/new.mp4": "empty"}

@@ -106,6 +106,7 @@ def test_mlflow_shows_trials_below_the_study_and_probes_below_trials(whole):
     assert client.list_artifacts(study, "comparison")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_has_nothing_to_run(whole, synthetic):
     before = _rows(whole)
     assert "4 trials, 0 of them to run" in _finish(_tree(synthetic, whole), whole)
@@ -131,6 +132,7 @@ def test_a_killed_comparison_continues_to_the_same_metrics(whole, synthetic, tmp
     assert _rows(tmp_path) == _rows(whole)
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_named_and_the_others_go_on(synthetic, tmp_path):
     arms = {"random": ["masking.system=random"], "odd": ["data.held_out_manifest=nowhere"]}
     tree = _tree(synthetic, tmp_path, compare={"arms": arms, "seeds": [0]})
@@ -141,6 +143,7 @@ def test_a_failing_trial_is_named_and_the_others_go_on(synthetic, tmp_path):
     assert set(_rows(tmp_path)) == {"random-0.75-0"}
 
 
+@pytest.mark.slow
 def test_faults_of_an_arm_are_found_before_any_trial(synthetic, tmp_path):
     arms = {"random": ["masking.system=random"], "odd": ["train.initial_weights=nowhere"]}
     text = _finish(_tree(synthetic, tmp_path, compare={"arms": arms}), tmp_path, code=1)

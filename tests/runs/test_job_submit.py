@@ -76,6 +76,7 @@ def _submit(dashboard, environment, entry):
         time.sleep(1)
 
 
+@pytest.mark.slow
 def test_the_job_runs_on_a_cluster_and_only_with_the_token(head, synthetic, tmp_path):
     dashboard, environment = head
     assert _status(f"{dashboard}/api/jobs/") in (401, 403)

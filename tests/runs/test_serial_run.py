@@ -37,6 +37,7 @@ def test_a_run_leaves_what_it_should(whole):
     assert "step 12/12  loss" in whole.log
 
 
+@pytest.mark.slow
 def test_another_run_starts_from_its_weights(whole, synthetic):
     """With rates that change nothing, the first step's weights are the initial ones."""
     still = ["train.base_lr=1e-12", "train.min_lr=0.0", "rl.lr=1e-12", "run.seed=7"]
@@ -96,9 +97,8 @@ def test_killed_and_continued_equals_uninterrupted(whole, synthetic, tmp_path):
     _same_result(whole, run)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_cleanly_with_a_checkpoint(whole, synthetic, tmp_path, number):
     run = Run(synthetic, tmp_path, "stopped")
     process = run.start()

@@ -26,7 +26,7 @@ def _final_state(output):
     return read_state(checkpoints(output / "test" / "checkpoints")[-1])
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", quick_only("tats", "adamae"))
 def test_a_run_ends_and_ends_alike_after_a_crash(system, synthetic, tmp_path):
     config = _config(
         system, tmp_path, synthetic.train, synthetic.held_out, "train.steps=6",
@@ -50,7 +50,8 @@ def test_a_run_ends_and_ends_alike_after_a_crash(system, synthetic, tmp_path):
         assert all(np.array_equal(value, other[key]) for key, value in one.items()), name
 
 
-@pytest.mark.parametrize("system", quick_only("mgm"))
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_real_video(system, shared_data, tmp_path):
     manifest = tennis_manifest(shared_data, tmp_path)
     config = _config(
