@@ -91,16 +91,14 @@ def keep_daemons_off_the_console() -> None:
 
 
 def death_cause(error: BaseException) -> str:
-    """What Ray says of the first cause of a failure, in one line: not in which wrapping, of which
-    type, and what it guesses."""
+    """The first cause of a failure in one line, without Ray's wrapping and guesses."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    for sign in ("Worker exit detail: ", "A worker health check failed. "):
-        text = text.split(sign)[-1]
+    text = " ".join(str(error).split())
     for sign in (" Some common causes", " The task may or may not", " The actor never ran"):
         text = text.split(sign)[0]
-    return text
+    _, died, detail = text.rpartition("Worker exit detail: ")
+    return f"its process died: {detail}" if died else f"{type(error).__name__}: {text}"
 
 
 def own_error(error: BaseException) -> BaseException:
