@@ -79,6 +79,7 @@ def whole(synthetic, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_the_report_has_every_trial(whole):
     rows = _rows(whole)
     assert set(rows) == {f"{arm}-0.75-{seed}" for arm in ("random", "tats") for seed in (0, 1)}
@@ -94,6 +95,7 @@ def test_the_report_has_every_trial(whole):
         assert (whole / "study" / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_mlflow_shows_trials_below_the_study_and_probes_below_trials(whole):
     client = mlflow.MlflowClient(f"sqlite:///{whole}/mlflow.db")
     runs = {run.info.run_name: run for run in client.search_runs(["1"])}

@@ -133,7 +133,7 @@ def _fast_places(positions, half):
 def test_trackmaes_fast_half_goes_by_the_displacements_that_there_are(side, half):
     """The tracker sees one frame per slice, so the last slice repeats a displacement, which counts
     once; of an odd number of places the fast half is the larger one."""
-    grid, rows = TokenGrid(8, side, side), 6
+    grid, rows = TokenGrid(8, side, side), 2
     generator = torch.Generator().manual_seed(0)
     # By fits and starts, so that one displacement more or less decides.
     jumps = torch.randn(rows, 8, 2 * side, 2 * side, 2, generator=generator).pow(3)

@@ -33,7 +33,9 @@ def _can_be_used(uri):
     return client.get_metric_history(run.info.run_id, "loss")[0].value == 0.5
 
 
-@pytest.mark.parametrize("kilobytes", [8, 100, 300])
+@pytest.mark.parametrize(
+    "kilobytes", [*(pytest.param(size, marks=pytest.mark.slow) for size in (8, 100)), 300]
+)
 def test_a_process_killed_among_the_tables_leaves_none(tmp_path, kilobytes):
     path, draft = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.new"
     process = _start(f"sqlite:///{path}", KILLED_AT.format(1024 * kilobytes))
