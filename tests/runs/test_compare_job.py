@@ -18,6 +18,8 @@ from tats_ray.config.tree import Config
 from tests.conftest import TINY
 from tests.runs.command import ROOT
 
+pytestmark = pytest.mark.slow
+
 _LAST = "tats-0.75-1"
 
 
@@ -79,7 +81,6 @@ def whole(synthetic, tmp_path_factory):
     return output
 
 
-@pytest.mark.slow
 def test_the_report_has_every_trial(whole):
     rows = _rows(whole)
     assert set(rows) == {f"{arm}-0.75-{seed}" for arm in ("random", "tats") for seed in (0, 1)}
@@ -95,7 +96,6 @@ def test_the_report_has_every_trial(whole):
         assert (whole / "study" / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.slow
 def test_mlflow_shows_trials_below_the_study_and_probes_below_trials(whole):
     client = mlflow.MlflowClient(f"sqlite:///{whole}/mlflow.db")
     runs = {run.info.run_name: run for run in client.search_runs(["1"])}
@@ -108,14 +108,12 @@ def test_mlflow_shows_trials_below_the_study_and_probes_below_trials(whole):
     assert client.list_artifacts(study, "comparison")
 
 
-@pytest.mark.slow
 def test_the_same_command_again_has_nothing_to_run(whole, synthetic):
     before = _rows(whole)
     assert "4 trials, 0 of them to run" in _finish(_tree(synthetic, whole), whole)
     assert _rows(whole) == before
 
 
-@pytest.mark.slow
 def test_a_killed_comparison_continues_to_the_same_metrics(whole, synthetic, tmp_path):
     tree = _tree(synthetic, tmp_path)
     process = _start(tree, tmp_path)
@@ -134,7 +132,6 @@ def test_a_killed_comparison_continues_to_the_same_metrics(whole, synthetic, tmp
     assert _rows(tmp_path) == _rows(whole)
 
 
-@pytest.mark.slow
 def test_a_failing_trial_is_named_and_the_others_go_on(synthetic, tmp_path):
     arms = {"random": ["masking.system=random"], "odd": ["data.held_out_manifest=nowhere"]}
     tree = _tree(synthetic, tmp_path, compare={"arms": arms, "seeds": [0]})
@@ -145,7 +142,6 @@ def test_a_failing_trial_is_named_and_the_others_go_on(synthetic, tmp_path):
     assert set(_rows(tmp_path)) == {"random-0.75-0"}
 
 
-@pytest.mark.slow
 def test_faults_of_an_arm_are_found_before_any_trial(synthetic, tmp_path):
     arms = {"random": ["masking.system=random"], "odd": ["train.initial_weights=nowhere"]}
     text = _finish(_tree(synthetic, tmp_path, compare={"arms": arms}), tmp_path, code=1)
@@ -153,7 +149,6 @@ def test_faults_of_an_arm_are_found_before_any_trial(synthetic, tmp_path):
     assert not (tmp_path / "study" / "trials").exists()
 
 
-@pytest.mark.slow
 def test_equal_operations_give_a_costly_system_fewer_steps(synthetic, tmp_path):
     tree = _tree(synthetic, tmp_path, compare={"budget": "flops", "seeds": [0]})
     tree["tracking"] = {"mlflow": False}
