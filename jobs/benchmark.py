@@ -1,4 +1,4 @@
-"""Times training steps: python jobs/benchmark.py --config configs/tats_vit_b.yaml"""
+"""Times training steps or decoding: python jobs/benchmark.py step --config configs/demo.yaml"""
 
 import sys
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tats_ray.cli.benchmark import benchmark_main
@@ -9,6 +11,7 @@ from tats_ray.cli.evaluation import evaluate_main
 from tats_ray.cli.train import finetune_main, pretrain_main
 from tats_ray.config import dump_config
 from tests.conftest import tiny_config
+from tests.numbered_videos import write_numbered, x264
 
 
 @pytest.mark.parametrize("main", [pretrain_main, finetune_main, benchmark_main])
@@ -34,3 +37,18 @@ def test_evaluating_a_pretraining_run_says_what_to_do_instead(tmp_path, capsys):
     message = capsys.readouterr().err
     assert f"{tmp_path}: is a pre-training run, which has no classifier" in message
     assert "jobs/finetune.py" in message and "jobs/probe.py" in message
+
+
+def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
+    open_groups = write_numbered(tmp_path, x264(".mp4", 12, 2, "open-gop=1"))
+    closed = write_numbered(tmp_path, x264(".mkv", 12, 2))
+    words = [str(open_groups), "data.frames=4", str(closed), "data.stride=2"]
+    assert benchmark_main(["decode", "--clips", "2", *words]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{open_groups}: seek \d+ ms/clip, decord (\d+ ms|fails)", first)
+    assert re.fullmatch(rf"{closed}: decord \d+ ms/clip, decord \d+ ms", second)
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    assert benchmark_main(["stop"]) == 2
+    assert "jobs/benchmark.py step|decode" in capsys.readouterr().err
