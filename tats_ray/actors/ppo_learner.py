@@ -147,9 +147,8 @@ class PPOLearners:
             NonFiniteError: PPO diverged.
             ComponentFailedError: learners were lost more than `train.max_failures` times.
         """
-        version = self.version + 1
-        saved = bool(self._settings.rl.learners)
-        saved &= version % self._settings.train.snapshot_interval == 0
+        settings, version = self._settings, self.version + 1
+        saved = settings.rl.learners > 0 and version % settings.train.snapshot_interval == 0
 
         def update(learner: MaskingPPOLearner) -> tuple[UpdateSummary, PolicyState | None]:
             # In one call: a learner that dies in between has not given an answer either.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.disk import SmallDisc
+from tests.faults.signalled import SETTINGS
 
 # Here, since the cluster's settings must be there before a test's module imports Ray.
 from tests.ray.conftest import cluster  # noqa: F401
 from tests.ray.environment import ENVIRONMENT
-from tests.runs.command import STARTED
+from tests.runs.command import STARTED, Run
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,14 @@ def nothing_runs_on():
         process.kill()  # nothing happens to one that has ended
         process.wait()
     STARTED.clear()
+
+
+@pytest.fixture(scope="module")
+def whole(synthetic, tmp_path_factory):
+    """A run of the settings of `signalled`, in one process and undisturbed."""
+    run = Run(synthetic, tmp_path_factory.mktemp("whole"), "whole", *SETTINGS)
+    run.finish()
+    return run
 
 
 @pytest.fixture

@@ -16,13 +16,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(synthetic, tmp_path_factory):
-    run = Run(synthetic, tmp_path_factory.mktemp("whole"), "whole", *SETTINGS)
-    run.finish()
-    return run
-
-
 @pytest.mark.parametrize(
     ("victim", "moment"),
     [

@@ -30,13 +30,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(synthetic, tmp_path_factory):
-    run = Run(synthetic, tmp_path_factory.mktemp("whole"), "whole", *SETTINGS)
-    run.finish()
-    return run
-
-
 @pytest.mark.parametrize(
     ("mode", "step"),
     [
