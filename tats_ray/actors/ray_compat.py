@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import ray
@@ -76,6 +77,7 @@ def local_daemons() -> dict[str, subprocess.Popen[bytes]]:
     return {name: processes[name][0].process for name in names if processes.get(name)}
 
 
+@cache  # its second call in a process would only wrap the first one's work
 def keep_daemons_off_the_console() -> None:
     """Ray prints what its daemons say of lost processes, in colour and whatever `log_to_driver`;
     the run tells of them in a line of its own, and the daemons' logs keep the rest."""

@@ -38,7 +38,6 @@ pytestmark = [
         ("serial", EPOCH + 1),
         ("serial", ALL_STEPS),
         ("ray", EPOCH),
-        ("ray", ALL_STEPS),
     ],
 )
 def test_killed_at_a_checkpoints_write(whole, synthetic, tmp_path, mode, step):
@@ -66,8 +65,10 @@ def test_killed_behind_the_last_checkpoint(whole, synthetic, tmp_path, mode):
     same_result(whole, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [("serial", signal.SIGTERM), ("serial", signal.SIGINT), ("ray", signal.SIGINT)],
+)
 def test_a_signal_to_the_process_group(whole, synthetic, tmp_path, mode, number):
     """Ctrl-C in a terminal, a scheduler's SIGTERM: decoders, Ray's daemons and its workers are the
     command's children. Then a signal to the same command as it starts again."""
