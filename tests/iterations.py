@@ -150,11 +150,12 @@ def finetuning(config, data: LabelledData) -> Task:
     return finetuning_task(config, data)
 
 
-def log_probs(weights: State) -> torch.Tensor:
+def log_probs(config: Config, weights: State) -> torch.Tensor:
     """What a sampler says of fixed tokens: some of its weights cancel in the softmax and only
     collect rounding."""
-    config = tiny_config()
     sampler = build_policy(config)
     load_model_state(sampler, weights)
     generator = torch.Generator().manual_seed(0)
-    return sampler.log_probs(torch.randn(8, config.grid.tokens, 24, generator=generator))
+    return sampler.log_probs(
+        torch.randn(8, config.grid.tokens, config.sampler_input_width, generator=generator)
+    )

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch import Tensor
 
 from tats_ray.data.clips import ClipBatch
 from tats_ray.data.stage import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import VersionedWeights
+from tats_ray.rl.rollout import Rollout
 from tats_ray.training.trainer import StepReport, TrainerState
 
 
@@ -34,15 +35,15 @@ class WorkItem:
         step: 0-based number of the step.
         batch: the global batch by reference.
         snapshot: whether the full training state is wanted after this step.
-        rollout_visible: int64 [a, k], visible tokens of the first a clips; None where nothing was
-            rolled out.
-        policy: sampler for the other clips; None where they need none.
+        rollout_visible: int64 [a, k], visible tokens of the first a clips; None where rollout
+            workers drew none.
+        policy: sampler for the other clips; None where there are none, or no policy yet.
     """
 
     step: int
     batch: ClipBatch
     snapshot: bool
-    rollout_visible: np.ndarray | None = None
+    rollout_visible: Tensor | None = None
     policy: VersionedWeights | None = None
 
 
@@ -65,6 +66,8 @@ class Hub:
         self._snapshot: VersionedWeights | None = None
         self._items: dict[int, WorkItem] = {}
         self._end: int | None = None
+        self._rollouts: dict[int, dict[int, Rollout]] = {}  # by step and rank
+        self._learned = 0  # steps whose rollouts were taken
         self._reported = 0
         self._events = TrainerEvents()
         self._quarantine = Quarantine(quarantined)
@@ -98,6 +101,25 @@ class Hub:
         if self._at_end(step):
             return "end"
         return self._items.get(step)
+
+    async def store_rollout(self, step: int, rank: int, rollout: Rollout) -> None:
+        """Takes what a worker drew and scored in its step; what a replay repeats is ignored."""
+        async with self._changed:
+            if step >= self._learned:
+                self._rollouts.setdefault(step, {})[rank] = rollout
+            self._changed.notify_all()
+
+    async def take_rollouts(self, step: int, ranks: int, seconds: float) -> list[Rollout] | None:
+        """The rollouts of a step, in the order of ranks, once all workers have stored theirs."""
+
+        def complete() -> bool:
+            return len(self._rollouts.get(step, {})) == ranks
+
+        await self._wait(lambda: self._events.failure or complete(), seconds)
+        if not complete():
+            return None
+        self._learned = step + 1
+        return [rollout for _, rollout in sorted(self._rollouts.pop(step).items())]
 
     async def end(self, step: int) -> None:
         """No item from `step` on will come."""
@@ -185,6 +207,12 @@ class HubClient:
 
     def item(self, step: int, seconds: float) -> WorkItem | str | None:
         return ray.get(self._actor.item.remote(step, seconds))
+
+    def store_rollout(self, step: int, rank: int, rollout: Rollout) -> None:
+        ray.get(self._actor.store_rollout.remote(step, rank, rollout))
+
+    def take_rollouts(self, step: int, ranks: int, seconds: float) -> list[Rollout] | None:
+        return ray.get(self._actor.take_rollouts.remote(step, ranks, seconds))
 
     def end(self, step: int, seconds: float | None = None) -> None:
         ray.get(self._actor.end.remote(step), timeout=seconds)

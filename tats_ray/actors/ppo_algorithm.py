@@ -32,7 +32,7 @@ from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
 from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import VersionedWeights
-from tats_ray.rl.rollout import Rollout
+from tats_ray.rl.rollout import Rollout, error_metrics
 from tats_ray.rl.update import UpdateSummary
 from tats_ray.tracking.console import log
 
@@ -59,7 +59,7 @@ class MaskingPPO(PPO):
         rollout = self._collector.collect(step, batch, self.policy, mae)
         for failure in self._collector.failures:
             log(f"step {step + 1}: {failure}; its clips went to other workers")
-        return rollout, rollout.error_metrics() | {
+        return rollout, error_metrics(rollout.error.mean()) | {
             "rollout/staleness": float(step - rollout.mae_version),
             "rollout/seconds": time.monotonic() - started,
             "rollout/workers": float(self.env_runner_group.num_healthy_remote_workers()),
@@ -175,7 +175,7 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
         )
         .env_runners(
             env_runner_cls=MaskingEnvRunner,
-            num_env_runners=settings.rl.rollout_workers,
+            num_env_runners=settings.rollout_workers,
             num_cpus_per_env_runner=resources.runner_cpus,
             num_gpus_per_env_runner=resources.runner_gpus,
             create_local_env_runner=False,
@@ -201,8 +201,8 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
 
 
 def _spaces(settings: Config) -> tuple[Any, Any]:
-    width = settings.model.width
-    return observation_space(settings.grid, width), action_space(settings.grid, settings.visible)
+    observed = observation_space(settings.grid, settings.sampler_input_width)
+    return observed, action_space(settings.grid, settings.visible)
 
 
 def _meeting(settings: Config) -> contextlib.AbstractContextManager[None]:

@@ -38,12 +38,12 @@ _EMBEDDING_PREFIX = "patch_embedding."
 @dataclass(frozen=True)
 class UpdateRequest:
     """One update for the learners: clips by reference, their rollouts, and the autoencoder whose
-    patch embedding makes their tokens."""
+    patch embedding makes their tokens; None where the policy reads no patch tokens."""
 
     step: int
     batch: ClipBatch
     rollout: Rollout
-    mae: VersionedWeights
+    mae: VersionedWeights | None
 
 
 class SamplerModule(TorchRLModule):
@@ -91,15 +91,16 @@ class MaskingPPOLearner(TorchLearner):
         ranks = Ranks(learner_rank(self), max(1, self.config.num_learners))
         share = len(request.rollout) // ranks.size
         start = ranks.rank * share
-        self._load_embedding(request.mae)
-        return self.policy.update(
+        if request.mae is not None:
+            self._load_embedding(request.mae)
+        update = self.policy.update(
             request.rollout.rows(start, start + share),
             read_remote(request.batch.rows(start, start + share)),
             request.step,
             embedding=self._embedding,
             policy=self._forward,
-            ranks=ranks,
         )
+        return self.policy.read(update, ranks)
 
     def _forward(self, tokens: Tensor) -> PolicyOutput:
         module = self.module[DEFAULT_MODULE_ID]

@@ -62,8 +62,11 @@ class MaskingEnvRunner(EnvRunner):
         self.make_module()
 
     def make_env(self) -> None:
-        environment = build_environment(self._settings, self._device)
-        self.env = MaskingVectorEnv(environment, self._settings.rl.reward_sign)
+        settings = self._settings
+        environment = build_environment(settings, self._device)
+        self.env = MaskingVectorEnv(
+            environment, settings.sampler_input_width, settings.rl.reward_sign
+        )
 
     def make_module(self) -> None:
         self.module = build_policy(self._settings).to(self._device).eval()
@@ -85,15 +88,14 @@ class MaskingEnvRunner(EnvRunner):
         try:
             self._load(policy, mae)
             for chunk in chunks:
-                done.append(
-                    collect_rollout(
-                        self.env.environment,
-                        self.module,
-                        read_remote(chunk),
-                        policy_version=self._policy_version,
-                        draws=self._settings.rl.draws_per_clip,
-                    )
+                rollout = collect_rollout(
+                    self.env.environment,
+                    self.module,
+                    read_remote(chunk),
+                    policy_version=self._policy_version,
+                    draws=self._settings.rl.draws_per_clip,
                 )
+                done.append(rollout.to(torch.device("cpu")))
         except _PASSING_FAULTS as error:
             traceback.print_exc()  # into this worker's log
             return RolloutReply(done, f"{type(error).__name__}: {error}")

@@ -21,6 +21,7 @@ from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
 from tats_ray.errors import ComponentTimeoutError
 from tats_ray.rl.learner import VersionedWeights
+from tats_ray.rl.rollout import Rollout, join_rollouts
 
 _POLL_SECONDS = 2.0  # how often a wait looks whether what it waits for has died
 _END_SECONDS = 10.0  # that a Train run has to end by itself
@@ -65,6 +66,16 @@ class TrainRun:
         return self._until(
             lambda: self.hub.weights(at_least, _POLL_SECONDS),
             f"version {at_least} of the model from the Train workers",
+        )
+
+    def rollout(self, step: int) -> Rollout:
+        """What all workers drew and scored in a step, once they have done it."""
+        ranks = self._config.train.workers
+        return join_rollouts(
+            self._until(
+                lambda: self.hub.take_rollouts(step, ranks, _POLL_SECONDS),
+                f"step {step + 1} of the Train workers",
+            )
         )
 
     def events(self) -> TrainerEvents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -98,12 +98,20 @@ class TrainWorker:
         size, rank = len(item.batch) // self.ranks.size, self.ranks.rank
         rows = range(rank * size, (rank + 1) * size)  # of the global batch, this rank's
         clips = read_remote(item.batch.rows(rows.start, rows.stop))
-        masks = None
-        if item.rollout_visible is not None:
-            mine = item.rollout_visible[rows.start : rows.stop]
-            complete = len(mine) == len(clips)
-            masks = Masks(mine, None if complete else self._policy(item.policy))
-        self.trainer.train_step(clips, masks)
+        rollout = self.trainer.train_step(clips, self._masks(item, rows))
+        if rollout is not None:  # without what the policy saw, which is larger than the clips
+            sent = replace(rollout, view=None).to(torch.device("cpu"))
+            self._hub.store_rollout(item.step, rank, sent)
+
+    def _masks(self, item: WorkItem, rows: range) -> Masks | None:
+        """What is drawn for this rank's rows of the global batch."""
+        visible = item.rollout_visible
+        if visible is None:
+            sampler = self._policy(item.policy)
+            return None if sampler is None else Masks(None, sampler, self._sampler_version)
+        mine = visible[rows.start : rows.stop]
+        sampler = None if len(mine) == len(rows) else self._policy(item.policy)
+        return Masks(mine, sampler, self._sampler_version)
 
     def _policy(self, policy: VersionedWeights | None) -> TrajectorySampler | None:
         """The sampler with the weights of the given version."""

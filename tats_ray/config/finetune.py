@@ -87,10 +87,11 @@ class FinetuneConfig(JobConfig):
 
     @model_validator(mode="after")
     def groups_divide(self) -> FinetuneConfig:
-        share, group = self.train.batch_size // self.train.workers, self.data.augment.mix_clips
+        train, group = self.train, self.data.augment.mix_clips
+        share = train.batch_size // train.workers // train.accumulate
         if self.mixes and share % group:
             raise ValueError(
-                f"data.augment.mix_clips {group} does not divide the {share} clips of a worker "
-                "(train.batch_size / train.workers)"
+                f"data.augment.mix_clips {group} does not divide the {share} clips that a worker "
+                "takes at once (train.batch_size / train.workers / train.accumulate)"
             )
         return self

@@ -95,4 +95,9 @@ class JobConfig(TrackedConfig):
                 f"use train.batch_size={(batch // workers + 1) * workers}, or for a run that has "
                 "begun another number of workers"
             )
+        if batch // workers % self.train.accumulate:
+            raise ValueError(
+                f"train.accumulate {self.train.accumulate} does not divide the "
+                f"{batch // workers} clips of a worker (train.batch_size / train.workers)"
+            )
         return self

@@ -17,9 +17,9 @@ from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.settings import Settings
 from tats_ray.errors import ConfigError
 
-# What a system looks at beside random numbers: patch tokens, motion between all pixels of two
-# frames, or the paths of points.
-Reads = Literal["nothing", "tokens", "field", "tracks"]
+# What a system looks at beside random numbers: the autoencoder's patch tokens, averaged pixels and
+# their change over time, motion between all pixels of two frames, or the paths of points.
+Reads = Literal["nothing", "tokens", "pixels", "field", "tracks"]
 # What trains its sampler: nothing (it has none), PPO on rollouts, or the model's own step.
 TrainedBy = Literal["nothing", "rollouts", "step"]
 
@@ -170,8 +170,8 @@ def _lacks(found: Any) -> Iterator[str]:
         if getattr(found, name, None) not in known:
             yield f"needs `{name}`, one of {', '.join(known)}"
     system = cast(type[MaskingSystem], found)
-    if system.trained_by != "nothing" and system.reads != "tokens":
-        yield "must read tokens, as every sampler that is trained"
+    if system.trained_by != "nothing" and system.reads not in ("tokens", "pixels"):
+        yield "must read tokens or pixels, as every sampler that is trained"
     base, settings = _SETTINGS[system.trained_by], getattr(found, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, base)):
         yield f"needs `Settings`, a subclass of tats_ray.config.masking.{base.__name__}"

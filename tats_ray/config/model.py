@@ -32,6 +32,8 @@ class DecoderSettings(Settings):
     """Blocks of the decoder."""
     heads: int = Field(6, ge=1)
     """Attention heads of the decoder."""
+    attention: Literal["self", "cross"] = "self"
+    """Among all tokens, or from each predicted one to the visible ones alone."""
     target_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the masked tokens that is predicted."""
 

@@ -10,6 +10,10 @@ from tats_ray.config.settings import Settings
 
 
 class RLSettings(Settings):
+    rewards: Literal["workers", "training"] = "workers"
+    """Where errors come from: rollout workers score draws beside the training, or each training
+    step scores its own."""
+
     # Actors and schedule
     rollout_workers: int = Field(1, ge=1)
     """Processes that draw and score masks."""
@@ -21,6 +25,8 @@ class RLSettings(Settings):
     """Clips per rollout, the unit that is handed to a worker."""
     draws_per_clip: int = Field(4, ge=1)
     """Masks drawn and scored per clip."""
+    reward_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the predicted masked tokens that rollout workers score, at random."""
     staleness: int = Field(1, ge=0)
     """Step i waits for the autoencoder of step i - staleness; 0 is lockstep."""
 

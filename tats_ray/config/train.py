@@ -27,6 +27,13 @@ class TrainSettings(Settings):
     """Data-parallel (DDP) workers."""
     batch_size: int = Field(256, ge=1)
     """Clips per step over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Parts of a worker's share of a step that pass through the model in turn, to save memory."""
+    recompute: bool = False
+    """Whether the backward pass computes the activations of each block again, to save memory."""
+    compile: bool = False
+    """Whether torch.compile turns the model's step into fused kernels, which takes a minute at the
+    start; on a CPU it needs a C++ compiler."""
     base_lr: float = Field(1.5e-4, gt=0)
     """Peak learning rate per 256 clips: the rate is base_lr x batch_size / 256."""
     min_lr: float = Field(1e-5, ge=0)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from tats_ray.config.data import FIELD_SOURCES, DataSettings, Form
+from tats_ray.config.geometry import pixel_values
 from tats_ray.config.job import JobConfig
 from tats_ray.config.masking import (
     MaskingSettings,
@@ -45,10 +46,22 @@ class Config(JobConfig):
         return self.masking_system.count_visible()
 
     @property
+    def sampler_input_width(self) -> int:
+        """Numbers per token that the system's sampler reads."""
+        if self.masking_system.reads == "pixels":
+            return pixel_values(self.model.tubelet, self.model.patch)
+        return self.model.width
+
+    @property
     def targets(self) -> int:
         """Masked tokens per clip that the decoder predicts."""
         masked = self.grid.tokens - self.visible
         return max(1, int(masked * self.model.decoder.target_fraction))
+
+    @property
+    def reward_targets(self) -> int:
+        """Masked tokens per clip that rollout workers predict for a reward."""
+        return max(1, int(self.targets * self.rl.reward_fraction))
 
     @property
     def motion_form(self) -> Form:
@@ -88,13 +101,19 @@ class Config(JobConfig):
         return self._system.trained_by == "step"
 
     @property
+    def trained_on_own_errors(self) -> bool:
+        """Whether a policy learns from the errors of the training steps' own draws."""
+        return self.learns_by_rollouts and self.rl.rewards == "training"
+
+    @property
     def sampler_warmup_steps(self) -> int:
         """Steps with random masks before rollouts start."""
         return self.masking.warmup_steps if isinstance(self.masking, RolloutSettings) else 0
 
     @property
     def rollout_workers(self) -> int:
-        return self.rl.rollout_workers if self.learns_by_rollouts else 0
+        rolled_out = self.learns_by_rollouts and not self.trained_on_own_errors
+        return self.rl.rollout_workers if rolled_out else 0
 
     @property
     def remote_learners(self) -> int:
@@ -102,9 +121,11 @@ class Config(JobConfig):
 
     @property
     def rollout_clips(self) -> int:
-        """Clips per step that go through rollout workers (0 for fixed maskers)."""
+        """Clips per step that the policy learns from (0 for fixed maskers)."""
         if not self.learns_by_rollouts:
             return 0
+        if self.trained_on_own_errors:
+            return self.train.batch_size
         return max(1, round(self.train.batch_size * self.rl.rollout_fraction))
 
     @property
@@ -163,6 +184,22 @@ class Config(JobConfig):
             raise ValueError(
                 f"masking.system {self.masking.system} learns from the pixel error: set "
                 "model.target.weight above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def rewards_fit(self) -> Config:
+        if not self.trained_on_own_errors:
+            return self
+        if self.masking_system.reads != "pixels":
+            raise ValueError(
+                "rl.rewards 'training' scores with an autoencoder that has changed when the policy "
+                "is updated, so that its patch tokens are gone: set masking.sampler.reads=pixels"
+            )
+        if self.rl.draws_per_clip > 1:
+            raise ValueError(
+                "rl.rewards 'training' scores the one draw of each clip that is trained on: set "
+                "rl.draws_per_clip=1"
             )
         return self
 

@@ -72,7 +72,7 @@ class Bench:
         self.clips = _random_clips(config)
         self.executor = InProcessExecutor(task, self, Quarantine(), device)
         self.device = device
-        self.losses: list[float] = []
+        self._losses: list[float] = []
         self._step = 0
 
     def seconds(self) -> float:
@@ -84,6 +84,11 @@ class Bench:
         step = self._step
         self._step = run_iterations(self.executor, self, range(step, step + 1))
 
+    def losses(self) -> list[float]:
+        """Of all steps so far."""
+        self.collect(self.executor.finish(self._step))
+        return self._losses
+
     def next_batch(self, first: int, clips: int) -> ClipBatch:
         return ClipBatch(first, (BlockSlice(self.clips, 0, clips),), Cursor())
 
@@ -93,7 +98,7 @@ class Bench:
         return False
 
     def collect(self, completed: Completed, *, last_step: int | None = None) -> None:
-        self.losses += [report.metrics["loss"] for report in completed.reports]
+        self._losses += [report.metrics["loss"] for report in completed.reports]
 
 
 def measure_step(config: Config, steps: int) -> StepCost:
@@ -113,14 +118,15 @@ def measure_step(config: Config, steps: int) -> StepCost:
     for _ in range(WARM_UP_STEPS):
         reference.seconds()
     pairs = np.array([(bench.seconds(), reference.seconds()) for _ in range(steps)])
+    losses = bench.losses()
     return StepCost(
         clips=len(bench.clips),
         step_seconds=float(np.median(pairs[:, 0])),
         masker_share=float(1 - np.median(pairs[:, 1] / pairs[:, 0])),
         peak_memory_mib=memory,
         prior_seconds=_prior_seconds(config, steps),
-        first_loss=bench.losses[WARM_UP_STEPS],
-        last_loss=bench.losses[-1],
+        first_loss=losses[WARM_UP_STEPS],
+        last_loss=losses[-1],
     )
 
 

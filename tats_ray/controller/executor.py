@@ -78,7 +78,8 @@ class Executor(Protocol):
         ...
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
-        """Token sets of the batch's first clips, drawn and scored; None where the step has none."""
+        """Token sets of the batch's first clips, drawn and scored by rollout workers; None where
+        the step has none."""
         ...
 
     def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
@@ -90,6 +91,16 @@ class Executor(Protocol):
     ) -> None:
         """Submits the model's optimiser step, which may finish later; with `snapshot` the state
         after it is wanted."""
+        ...
+
+    def learn_from_training(self, step: int, batch: ClipBatch) -> None:
+        """Updates the sampler on what training steps drew and scored themselves, if they did: on
+        all of it, up to the last `rl.staleness` steps."""
+        ...
+
+    def keep_state(self, step: int) -> None:
+        """Keeps the policy's part of the state after `step` finished steps, which `completed`
+        returns."""
         ...
 
     def completed(self) -> Completed:

@@ -6,17 +6,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from tats_ray.controller.executor import Completed, StartingPoint, Task
 from tats_ray.data.clips import ClipBatch
 from tats_ray.data.serial_stream import SerialClipStream, read_local
 from tats_ray.data.stage import Quarantine
-from tats_ray.models.numerics import Fault, default_device
-from tats_ray.rl.learner import InProcessPolicy
-from tats_ray.rl.rollout import Rollout
+from tats_ray.models.numerics import default_device
+from tats_ray.rl.learner import InProcessPolicy, PolicyUpdate
+from tats_ray.rl.rollout import Rollout, error_metrics
+from tats_ray.rl.update import UpdateSummary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.mae_trainer import MAETrainer
 from tats_ray.training.policy import build_in_process_policy
@@ -29,9 +32,22 @@ class ClipStream(Protocol):
     def next_batch(self, first: int, clips: int) -> ClipBatch: ...
 
 
+@dataclass
+class _Learned:
+    """What the policy did in a step; numbers are read with the step's report.
+
+    Attributes:
+        seconds, error: of rollouts; None where there were none.
+    """
+
+    seconds: float = 0.0
+    error: Tensor | None = None
+    update: PolicyUpdate | None = None
+
+
 class InProcessExecutor:
-    """Every step is complete when `train` returns; `policy` is None where the task has no
-    rollouts."""
+    """Steps are reported at logging intervals and where a state is kept, so that the device need
+    not be waited for at each; `policy` is None where the task has no rollouts."""
 
     def __init__(
         self,
@@ -50,8 +66,8 @@ class InProcessExecutor:
         self._stream = stream
         self._quarantine = quarantine
         self._done = Completed()
-        self._metrics: dict[str, float] = {}
-        self._skipped: list[Fault] = []
+        self._scored: Rollout | None = None  # by the newest training step
+        self._learned: dict[int, _Learned] = {}  # by finished steps, until it is read
 
     def load(self, state: RunState) -> None:
         """Continues from a state."""
@@ -67,34 +83,38 @@ class InProcessExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         config = self._task.rollouts
-        if self.policy is None or config is None or step < config.sampler_warmup_steps:
+        if self.policy is None or config is None or not self._draws(step):
+            return None
+        if config.trained_on_own_errors:
             return None
         started = time.monotonic()
         rollout = self.policy.roll_out(self._clips.rows(0, config.rollout_clips), step)
-        self._metrics = rollout.error_metrics() | {"rollout/seconds": time.monotonic() - started}
+        learned = _Learned(time.monotonic() - started, rollout.error.mean())
+        self._learned[step + 1] = learned
         return rollout
 
     def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
-        if rollout is None or self.policy is None:
-            return
-        summary = self.policy.update(rollout, self._clips.rows(0, len(rollout)), step)
-        self._metrics |= summary.metrics
-        self._skipped = summary.skipped
+        self._update(step, rollout)
 
     def train(
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
-        masks = None
-        if rollout is not None and self.policy is not None:
-            masks = Masks(rollout.visible[:, 0], self.policy.sampler)
-        self.trainer.train_step(self._clips, masks)
-        for report in self.trainer.reports():
-            metrics = report.metrics | self._metrics
-            skipped = report.skipped + self._skipped
-            self._done.reports.append(StepReport(report.step, metrics, skipped))
-        self._metrics, self._skipped = {}, []
-        if snapshot:
-            self._done.states.append(self._state())
+        masks, policy = None, self.policy
+        if policy is not None and self._draws(step):
+            visible = None if rollout is None else rollout.visible[:, 0]
+            masks = Masks(visible, policy.sampler, policy.version)
+        self._scored = self.trainer.train_step(self._clips, masks)
+
+    def learn_from_training(self, step: int, batch: ClipBatch) -> None:
+        self._update(step, self._scored)
+        self._scored = None
+        if (step + 1) % self._task.config.tracking.log_interval == 0:
+            self._read()
+
+    def keep_state(self, step: int) -> None:
+        self._read()  # raises: no state is kept behind a bad step
+        policy = None if self.policy is None else self.policy.state()
+        self._done.states.append(RunState(self.trainer.state(), policy))
 
     def completed(self) -> Completed:
         done, self._done = self._done, Completed()
@@ -102,15 +122,43 @@ class InProcessExecutor:
 
     def finish(self, step: int) -> Completed:
         assert self.trainer.step == step, f"{self.trainer.step} steps are done, not {step}"
-        self._done.states.append(self._state())
+        self.keep_state(step)
         return self.completed()
 
     def quarantined(self) -> Mapping[str, str]:
         return self._quarantine.known()
 
-    def _state(self) -> RunState:
-        policy = None if self.policy is None else self.policy.state()
-        return RunState(self.trainer.state(), policy)
+    def _update(self, step: int, rollout: Rollout | None) -> None:
+        if rollout is None or self.policy is None:
+            return
+        learned = self._learned.setdefault(step + 1, _Learned())
+        learned.update = self.policy.update(rollout, self._clips.rows(0, len(rollout)), step)
+
+    def _read(self) -> None:
+        """Reports of the steps since the last call: reading metrics waits for the device."""
+        learned, self._learned = self._learned, {}
+        # Before the steps that used these policies: the first fault is the one to name.
+        updates = {step: self._read_update(done) for step, done in learned.items()}
+        for report in self.trainer.reports():
+            summary = updates.get(report.step, UpdateSummary({}))
+            metrics = report.metrics | summary.metrics
+            skipped = report.skipped + summary.skipped
+            self._done.reports.append(StepReport(report.step, metrics, skipped))
+
+    def _read_update(self, learned: _Learned) -> UpdateSummary:
+        """What the policy did in a step, with the metrics of its rollouts."""
+        metrics: dict[str, float] = {}
+        if learned.error is not None:
+            metrics = error_metrics(learned.error) | {"rollout/seconds": learned.seconds}
+        if learned.update is None or self.policy is None:
+            return UpdateSummary(metrics)
+        summary = self.policy.learner.read(learned.update)
+        return UpdateSummary(metrics | summary.metrics, summary.skipped)
+
+    def _draws(self, step: int) -> bool:
+        """Whether the policy draws masks at a step: it does once its warm-up is over."""
+        config = self._task.rollouts
+        return config is not None and step >= config.sampler_warmup_steps
 
 
 @contextmanager

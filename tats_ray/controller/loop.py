@@ -45,9 +45,13 @@ def run_iterations(
         if batch is None:
             break
         records.begin(step, batch)
-        rollouts = executor.roll_out(step, batch)  # None for fixed maskers and in warm-up
-        executor.update_policy(step, batch, rollouts)
-        executor.train(step, batch, rollouts, snapshot=records.wants_state(step + 1))
+        wanted = records.wants_state(step + 1)
+        rollout = executor.roll_out(step, batch)  # None for fixed maskers and in warm-up
+        executor.update_policy(step, batch, rollout)
+        executor.train(step, batch, rollout, snapshot=wanted)
+        executor.learn_from_training(step, batch)  # in place of rollouts, with rl.rewards=training
+        if wanted:
+            executor.keep_state(step + 1)
         records.collect(executor.completed())  # on Ray, steps may complete later
         done = step + 1
     return done

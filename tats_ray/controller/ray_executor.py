@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
-import numpy as np
+from torch import Tensor
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.cluster_watch import leave_if_lost
@@ -41,6 +42,7 @@ class RayExecutor:
         self.algorithm = algorithm
         self._task = task
         self._mae: VersionedWeights | None = None  # that scored the newest rollouts
+        self._unlearned: deque[tuple[int, ClipBatch]] = deque()  # steps that score their own draws
         self._metrics: dict[int, dict[str, float]] = {}  # by the number of finished steps
         self._skipped: dict[int, list[Fault]] = {}
         self._wanted: dict[int, PolicyState | None] = {}  # policies of the states asked for
@@ -51,9 +53,10 @@ class RayExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         config = self._task.rollouts
-        if self.algorithm is None or config is None or step < config.sampler_warmup_steps:
+        if config is None or not self._draws(step) or config.trained_on_own_errors:
             self.workers.weights(max(0, step - ITEMS_AHEAD))
             return None
+        assert self.algorithm is not None, "rollouts are a matter of RLlib's workers"
         started = time.monotonic()
         self._mae = self.workers.weights(max(0, step - config.rl.staleness))
         waited = time.monotonic() - started
@@ -65,29 +68,36 @@ class RayExecutor:
     def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
         if rollout is None or self.algorithm is None:
             return
-        assert self._mae is not None, "rollouts come first"
         clips = batch.rows(0, len(rollout))
-        summary = self.algorithm.update(UpdateRequest(step, clips, rollout, self._mae))
-        self._metrics[step + 1] |= summary.metrics
-        self._skipped[step + 1] = summary.skipped
+        self._update(step, UpdateRequest(step, clips, rollout, self._mae))
 
     def train(
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
-        visible: np.ndarray | None = None
+        visible: Tensor | None = None
         policy: VersionedWeights | None = None
-        if rollout is not None and self.algorithm is not None:
-            visible = rollout.visible[:, 0]
-            policy = self.algorithm.policy if len(visible) < len(batch) else None
-        if snapshot:
-            self._wanted[step + 1] = self._policy_state()
+        if self.algorithm is not None and self._draws(step):
+            visible = None if rollout is None else rollout.visible[:, 0]
+            complete = visible is not None and len(visible) == len(batch)
+            policy = None if complete else self.algorithm.policy
         self.workers.push(WorkItem(step, batch, snapshot, visible, policy))
+
+    def learn_from_training(self, step: int, batch: ClipBatch) -> None:
+        config = self._task.rollouts
+        if config is None or not config.trained_on_own_errors or not self._draws(step):
+            return
+        self._unlearned.append((step, batch))
+        self._learn(step, behind=config.rl.staleness)
+
+    def keep_state(self, step: int) -> None:
+        self._learn(step - 1, behind=0)
+        self._wanted[step] = self._policy_state()
 
     def completed(self) -> Completed:
         return self._completed(self.workers.events())
 
     def finish(self, step: int) -> Completed:
-        self._wanted[step] = self._policy_state()
+        self.keep_state(step)
         return self._completed(self.workers.finish(step))
 
     def quarantined(self) -> Mapping[str, str]:
@@ -110,6 +120,26 @@ class RayExecutor:
             if state.step in self._wanted
         ]
         return Completed(reports, states)
+
+    def _learn(self, step: int, behind: int) -> None:
+        """Updates the sampler on what training steps scored, but for the last `behind` of them."""
+        while len(self._unlearned) > behind:
+            scored, batch = self._unlearned.popleft()
+            rollout = self.workers.rollout(scored)
+            self._metrics.setdefault(step + 1, {})["rollout/staleness"] = float(step - scored)
+            self._update(step, UpdateRequest(scored, batch, rollout, None))
+
+    def _update(self, step: int, request: UpdateRequest) -> None:
+        """One update of the sampler, reported with a step."""
+        assert self.algorithm is not None, "only a learned system is updated"
+        summary = self.algorithm.update(request)
+        self._metrics[step + 1] |= summary.metrics
+        self._skipped.setdefault(step + 1, []).extend(summary.skipped)
+
+    def _draws(self, step: int) -> bool:
+        """Whether the policy draws masks at a step: it does once its warm-up is over."""
+        config = self._task.rollouts
+        return config is not None and step >= config.sampler_warmup_steps
 
     def _policy_state(self) -> PolicyState | None:
         return None if self.algorithm is None else self.algorithm.learners.state()

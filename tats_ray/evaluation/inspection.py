@@ -11,7 +11,13 @@ from torch import Tensor
 from tats_ray.config import Config
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
-from tats_ray.masking.selection import LearnedSystem, draw_evenly, select_visible, token_speed
+from tats_ray.masking.selection import (
+    LearnedSystem,
+    draw_evenly,
+    sampler_input,
+    select_visible,
+    token_speed,
+)
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import load_model_state
@@ -56,12 +62,18 @@ class Inspector:
         """
         noise = _noise(self.config, first, len(clips))
         system, sampler = self.config.masking_system, self.sampler
-        if system.reads != "tokens":
+        if system.reads not in ("tokens", "pixels"):
             view = None if system.reads == "nothing" else clips.motion
             return select_visible(system, noise, view, sampler), None
-        tokens = self.mae.patch_embedding(self.mae.patches(clips.pixels))
-        visible = select_visible(system, noise, tokens, sampler)
-        return visible, None if sampler is None else sampler.log_probs(tokens)
+        view = sampler_input(
+            system.reads,
+            self.mae.patches(clips.pixels),
+            embedding=self.mae.patch_embedding,
+            grid=self.mae.grid,
+            model=self.mae.settings,
+        )
+        visible = select_visible(system, noise, view, sampler)
+        return visible, None if sampler is None else sampler.log_probs(view)
 
     @torch.no_grad()
     def inspect(self, clips: HeldOut) -> Inspection:
@@ -108,7 +120,9 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
         return sampler
     if not config.learns_in_step:
         return None
-    joint = cast(LearnedSystem, config.masking_system).build_sampler(config.model.width).eval()
+    joint = (
+        cast(LearnedSystem, config.masking_system).build_sampler(config.sampler_input_width).eval()
+    )
     weights = {
         name.removeprefix("sampler."): value
         for name, value in state.trainer.files["auxiliary"].items()

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tats_ray.config.geometry import TokenGrid
-from tats_ray.config.masking import MaskingSystem
+from tats_ray.config.masking import MaskingSystem, Reads
+from tats_ray.config.model import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tats_ray.models.mae import PatchEmbedding
     from tats_ray.models.samplers import Sampler
 
 
@@ -72,6 +74,27 @@ def select_visible(
     with torch.no_grad():
         log_probs = sampler.log_probs(view)
     return draw_without_replacement(log_probs, noise, system.count_visible())
+
+
+def sampler_input(
+    reads: Reads,
+    patches: Tensor,
+    *,
+    embedding: PatchEmbedding,
+    grid: TokenGrid,
+    model: ModelSettings,
+) -> Tensor:
+    """What a sampler is given of clips, [B, N, d]: by `reads` their patch tokens, or `pixel_view`.
+
+    Args:
+        patches: float [B, N, V, 3] in [0, 1].
+        embedding: of the autoencoder whose patch tokens they are.
+    """
+    if reads == "pixels":
+        from tats_ray.models.tokens import pixel_view
+
+        return pixel_view(patches, grid, model.tubelet, model.patch)
+    return embedding(patches)
 
 
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, count: int) -> Tensor:

@@ -5,7 +5,7 @@ What the paper leaves open is a decision (docs/systems.md).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 class SamplerSettings(Settings):
     """Actor and critic of TATS: trajectory attention -> linear."""
 
+    reads: Literal["tokens", "pixels"] = "tokens"
+    """The autoencoder's patch tokens, or averaged pixels and their change over time."""
     width: int = Field(384, ge=8)
     """Width of the sampler's tokens."""
     heads: int = Field(6, ge=1)
     """Attention heads."""
     mlp: bool = False
     """Whether a feed-forward part follows the attention."""
+    pool: int = Field(1, ge=1)
+    """Side of the groups of tokens that attend to one another as one; attention then costs pool^4
+    times less."""
     shared_trunk: bool = False
     """Whether actor and critic share their blocks, at half the cost."""
 
@@ -39,6 +44,15 @@ class SamplerSettings(Settings):
 class TATSSettings(RolloutSettings):
     sampler: SamplerSettings = SamplerSettings()
 
+    def check(self, grid: TokenGrid, token_width: int) -> None:
+        """Groups of tokens must fill the grid."""
+        pool = self.sampler.pool
+        if grid.rows % pool or grid.columns % pool:
+            raise ValueError(
+                f"masking.sampler.pool {pool} does not divide the {grid.rows} x {grid.columns} "
+                "tokens of a time slice"
+            )
+
 
 class TATS:
     """Reads patch tokens by trajectory attention."""
@@ -50,6 +64,7 @@ class TATS:
     def __init__(self, settings: TATSSettings, grid: TokenGrid) -> None:
         self.settings = settings
         self.grid = grid
+        self.reads = settings.sampler.reads
 
     def count_visible(self) -> int:
         return visible_per_clip(self.grid.tokens, self.settings.ratio)
@@ -57,4 +72,5 @@ class TATS:
     def build_sampler(self, token_width: int) -> TrajectorySampler:
         from tats_ray.models.samplers import TrajectorySampler
 
-        return TrajectorySampler(token_width, self.grid, **self.settings.sampler.model_dump())
+        form = self.settings.sampler.model_dump(exclude={"reads"})
+        return TrajectorySampler(token_width, self.grid, **form)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import ModelSettings
-from tats_ray.models.mae import PatchEmbedding, encoder_blocks
+from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.tokens import patchify, position_table
+from tats_ray.models.transformer import encoder_blocks
 
 HEAD_SCALE = 0.001  # of the linear layer's initial weights (VideoMAE's init_scale)
 

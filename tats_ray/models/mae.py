@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
-from timm.models.beit import Block  # biases for queries and values only, as VideoMAE has them
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.model import ModelSettings
-from tats_ray.models.initialization import initialize, seeded
+from tats_ray.models.initialization import seeded
 from tats_ray.models.tokens import (
+    copy_error,
     gather_tokens,
     masked_index,
     patchify,
-    position_table,
     reconstruction_target,
     standardize,
 )
-
-_Norm = partial(nn.LayerNorm, eps=1e-6)
+from tats_ray.models.transformer import Decoder, Encoder
 
 
 class Reconstruction(NamedTuple):
@@ -42,64 +39,6 @@ class PatchEmbedding(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """float [B, k, V, 3] in [0, 1] -> [B, k, width], without positions."""
         return self.projection(standardize(patches).flatten(2))
-
-
-class Encoder(nn.Module):
-    """ViT over the visible tokens."""
-
-    positions: Tensor
-
-    def __init__(self, model: ModelSettings, grid: TokenGrid) -> None:
-        super().__init__()
-        self.blocks = encoder_blocks(model)
-        self.norm = _Norm(model.width)
-        positions = position_table(model.positions, grid, model.width)
-        self.register_buffer("positions", positions, persistent=False)
-
-    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Embedded visible tokens [B, k, d] and their index int64 [B, k] -> features [B, k, d]."""
-        return self.norm(self.blocks(tokens + self.positions[visible]))
-
-
-class Decoder(nn.Module):
-    """Narrow ViT over visible features and mask tokens; returns the mask tokens' predictions."""
-
-    positions: Tensor
-
-    def __init__(
-        self,
-        model: ModelSettings,
-        grid: TokenGrid,
-        values: int,
-        mask_token: nn.Parameter | None = None,
-    ) -> None:
-        """Sizes are those of `model.decoder`.
-
-        Args:
-            values: numbers predicted per token.
-            mask_token: another decoder's, to share it.
-        """
-        super().__init__()
-        width, heads, depth = model.decoder.width, model.decoder.heads, model.decoder.depth
-        self.embedding = nn.Linear(model.width, width, bias=False)
-        if mask_token is None:  # normal with a deviation of .02, cut off at one deviation
-            start = nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-0.02, b=0.02)
-            mask_token = nn.Parameter(start)
-        self.mask_token = mask_token
-        self.blocks = nn.Sequential(*(_block(width, heads) for _ in range(depth)))
-        self.norm = _Norm(width)
-        self.head = nn.Linear(width, values)
-        for part in (self.blocks, self.head):
-            initialize(part)
-        positions = position_table(model.positions, grid, width)
-        self.register_buffer("positions", positions, persistent=False)
-
-    def forward(self, features: Tensor, visible: Tensor, targets: Tensor) -> Tensor:
-        """Features [B, k, d] at int64 [B, k] -> predictions at int64 [B, q]: [B, q, values]."""
-        known = self.embedding(features) + self.positions[visible]
-        asked = self.mask_token + self.positions[targets]
-        tokens = self.blocks(torch.cat([known, asked.to(known.dtype)], dim=1))
-        return self.head(self.norm(tokens[:, -targets.shape[1] :]))
 
 
 class MaskedAutoencoder(nn.Module):
@@ -139,6 +78,14 @@ class MaskedAutoencoder(nn.Module):
         target = reconstruction_target(chosen, self.settings.target)
         return Reconstruction(prediction, target, (prediction - target).square().mean(dim=-1))
 
+    def copy_error(self, patches: Tensor, targets: Tensor) -> Tensor:
+        """Error of copying each target from its place one time slice before or after, whichever is
+        better, in the unit of the reconstruction error: float32 [B, q]."""
+        everything = torch.arange(self.grid.tokens, device=patches.device)
+        pixels = self.predicted_pixels(patches, everything.expand(len(patches), -1))
+        wanted = reconstruction_target(pixels, self.settings.target)
+        return copy_error(wanted, self.grid).gather(1, targets)
+
     def predicted_pixels(self, patches: Tensor, targets: Tensor) -> Tensor:
         """Pixels of the targets that are predicted, [B, q, V', 3]: all of them, or with
         `target.frames` those of evenly spaced frames of the clip (MAE-ST)."""
@@ -175,15 +122,3 @@ def target_index(visible: Tensor, tokens: int, count: int, noise: Tensor | None)
 def build_mae(model: ModelSettings, grid: TokenGrid, seed: int) -> MaskedAutoencoder:
     """A freshly initialised autoencoder, as `seeded`."""
     return seeded(seed, lambda: MaskedAutoencoder(model, grid))
-
-
-def encoder_blocks(model: ModelSettings, drop_path: float = 0.0) -> nn.Sequential:
-    """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
-    rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
-    blocks = nn.Sequential(*(_block(model.width, model.heads, rate) for rate in rates))
-    initialize(blocks)
-    return blocks
-
-
-def _block(width: int, heads: int, drop_path: float = 0.0) -> Block:
-    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=_Norm)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
+from einops import reduce, repeat
 from timm.layers import Mlp
 from timm.models.beit import Block
 from torch import Tensor, nn
@@ -44,22 +45,44 @@ class TrajectoryBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Patch tokens [B, N, token_width] -> features [B, N, width]."""
+    """What is seen of the tokens [B, N, token_width] -> features [B, N, width].
+
+    With `pool` p attention is among the means of p x p neighbours, which costs p^4 times less;
+    each token adds to its own embedding what its group has found.
+    """
 
     def __init__(
-        self, token_width: int, grid: TokenGrid, *, width: int, heads: int, blocks: int, mlp: bool
+        self,
+        token_width: int,
+        grid: TokenGrid,
+        *,
+        width: int,
+        heads: int,
+        mlp: bool,
+        pool: int,
     ) -> None:
         super().__init__()
+        self._pool, self._grid = pool, grid
         self.embedding = nn.Linear(token_width, width)
         # Learned and zero at the start, as AdaMAE's sampler: position matters only if it pays.
         self.positions = nn.Parameter(torch.zeros(grid.tokens, width))
-        self.blocks = nn.Sequential(
-            *(TrajectoryBlock(width, heads, grid.time, mlp=mlp) for _ in range(blocks))
-        )
+        self.block = TrajectoryBlock(width, heads, grid.time, mlp=mlp)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(self.blocks(self.embedding(tokens) + self.positions))
+        tokens = self.embedding(tokens) + self.positions
+        if self._pool == 1:
+            return self.norm(self.block(tokens))
+        grid, pool = self._grid, self._pool
+        groups = reduce(
+            tokens, "b (t r i c j) d -> b (t r c) d", "mean",
+            t=grid.time, i=pool, j=pool, c=grid.columns // pool,
+        )  # fmt: skip
+        found = repeat(
+            self.block(groups), "b (t r c) d -> b (t r i c j) d",
+            t=grid.time, i=pool, j=pool, c=grid.columns // pool,
+        )  # fmt: skip
+        return self.norm(tokens + found)
 
 
 class TrajectorySampler(nn.Module):
@@ -75,22 +98,24 @@ class TrajectorySampler(nn.Module):
         *,
         width: int = 384,
         heads: int = 6,
-        blocks: int = 1,
         mlp: bool = False,
         shared_trunk: bool = False,
+        pool: int = 1,
     ) -> None:
         """
         Args:
             token_width: d of the patch tokens that the sampler reads.
             width: of the sampler itself, divisible by `heads`.
-            mlp: adds a feed-forward part behind the attention of every block.
+            mlp: adds a feed-forward part behind the attention.
             shared_trunk: actor and critic on one trunk, at half the cost.
+            pool: side of the groups of tokens that attend to one another as one; it divides rows
+                and columns of the grid.
 
         Raises:
             ConfigError: the heads do not divide the width.
         """
         super().__init__()
-        trunk = partial(Trunk, token_width, grid, width=width, heads=heads, blocks=blocks, mlp=mlp)
+        trunk = partial(Trunk, token_width, grid, width=width, heads=heads, mlp=mlp, pool=pool)
         self.actor_trunk = trunk()
         self.actor_head = nn.Linear(width, 1, bias=False)  # cancels in the softmax
         self.critic_trunk = None if shared_trunk else trunk()

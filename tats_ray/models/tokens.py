@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
-from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.geometry import TokenGrid, cells_per_side
 from tats_ray.config.model import TargetSettings
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as VideoMAE and AdaMAE
@@ -38,6 +36,24 @@ def standardize(patches: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, device=patches.device, dtype=patches.dtype)
     std = torch.tensor(IMAGE_STD, device=patches.device, dtype=patches.dtype)
     return (patches - mean) / std
+
+
+def pixel_view(patches: Tensor, grid: TokenGrid, tubelet: int, patch: int) -> Tensor:
+    """What a sampler sees that reads pixels: each token's colours, averaged over its cells, their
+    change from the time slice before and to the one behind.
+
+    Patches float [B, N, V, 3] in [0, 1] -> float [B, N, `pixel_values`].
+    """
+    cells = cells_per_side(patch)
+    size = patch // cells
+    means = reduce(
+        standardize(patches), "b (t s) (u i p j q) c -> b t s (u i j c)", "mean",
+        t=grid.time, u=tubelet, i=cells, j=cells, p=size, q=size,
+    )  # fmt: skip
+    change = means[:, 1:] - means[:, :-1]
+    none = torch.zeros_like(means[:, :1])
+    before, behind = torch.cat([none, change], dim=1), torch.cat([change, none], dim=1)
+    return torch.cat([means, before, behind], dim=-1).flatten(1, 2)
 
 
 def position_table(kind: str, grid: TokenGrid, width: int) -> Tensor:
@@ -112,8 +128,8 @@ def target_scale(values: Tensor, target: TargetSettings) -> tuple[Tensor, Tensor
     if target.normalize == "none":
         return values.new_zeros(()), values.new_ones(())
     dims = (-2,) if target.normalize == "channel" else (-2, -1)
-    count = math.prod(values.shape[dim] for dim in dims)
     mean = values.mean(dim=dims, keepdim=True)
+    count = values.numel() // mean.numel()
     # Not `var`, which takes three times as long over an inner axis on a CPU.
     variance = (values - mean).square().sum(dim=dims, keepdim=True) / (count - 1)
     if target.normalize == "joint":

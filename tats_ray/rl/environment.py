@@ -6,12 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tats_ray.config.masking import Reads
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
+from tats_ray.masking.selection import sampler_input
 from tats_ray.models.mae import MaskedAutoencoder, target_index
 from tats_ray.models.numerics import autocast
 from tats_ray.models.state import State, load_model_state
-from tats_ray.models.tokens import copy_error, reconstruction_target
 
 
 class ReconstructionEnvironment:
@@ -22,11 +23,18 @@ class ReconstructionEnvironment:
     """
 
     def __init__(
-        self, mae: MaskedAutoencoder, inputs: ClipInputs, *, precision: str, copy_clipped: bool
+        self,
+        mae: MaskedAutoencoder,
+        inputs: ClipInputs,
+        *,
+        reads: Reads,
+        precision: str,
+        copy_clipped: bool,
     ) -> None:
         """
         Args:
             mae: the autoencoder to ask, on the device to compute on.
+            reads: what the policy sees.
             copy_clipped: whether errors are bounded by that of copying the token over time.
         """
         self.mae = mae
@@ -34,6 +42,7 @@ class ReconstructionEnvironment:
         self.precision = precision
         self.device = next(mae.parameters()).device
         self.version = 0
+        self._reads = reads
         self._copy_clipped = copy_clipped
         self._patches: Tensor | None = None
         self._first = 0
@@ -45,11 +54,18 @@ class ReconstructionEnvironment:
 
     @torch.no_grad()
     def observe(self, clips: Clips) -> Tensor:
-        """Shows clips; returns their patch tokens, the policy's state: [B, N, d]."""
+        """Shows clips; returns what the policy sees of them, [B, N, d]."""
         self._patches = self.mae.patches(self.inputs.pixels(clips, self.device))
         self._first = clips.first
+        mae = self.mae
         with autocast(self.precision, self.device):
-            return self.mae.patch_embedding(self._patches)
+            return sampler_input(
+                self._reads,
+                self._patches,
+                embedding=mae.patch_embedding,
+                grid=mae.grid,
+                model=mae.settings,
+            )
 
     @torch.no_grad()
     def score(self, visible: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
@@ -70,9 +86,5 @@ class ReconstructionEnvironment:
         with autocast(self.precision, self.device):
             error = self.mae(self._patches, visible.sort(dim=1).values, targets).error
         if self._copy_clipped:
-            tokens = torch.arange(inputs.grid.tokens, device=visible.device)
-            pixels = self.mae.predicted_pixels(self._patches, tokens.expand(len(visible), -1))
-            wanted = reconstruction_target(pixels, self.mae.settings.target)
-            copied = copy_error(wanted, inputs.grid)  # from the slice before or after, [B, N]
-            error = torch.minimum(error, copied.gather(1, targets))
+            error = torch.minimum(error, self.mae.copy_error(self._patches, targets))
         return targets, error

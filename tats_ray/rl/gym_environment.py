@@ -16,7 +16,7 @@ from tats_ray.rl.environment import ReconstructionEnvironment
 
 
 def observation_space(grid: TokenGrid, width: int) -> gym.spaces.Box:
-    """Patch tokens of one clip, float32 [N, width]."""
+    """What a sampler sees of one clip, float32 [N, width]."""
     return gym.spaces.Box(-np.inf, np.inf, (grid.tokens, width), np.float32)
 
 
@@ -33,10 +33,13 @@ class MaskingVectorEnv(VectorEnv):
     actions are batched tensors on the environment's device.
     """
 
-    def __init__(self, environment: ReconstructionEnvironment, reward_sign: int) -> None:
+    def __init__(
+        self, environment: ReconstructionEnvironment, width: int, reward_sign: int
+    ) -> None:
+        """Args: width: numbers of an observation per token."""
         self.environment = environment
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        inputs, width = environment.inputs, environment.mae.settings.width
+        inputs = environment.inputs
         self.single_observation_space = observation_space(inputs.grid, width)
         self.single_action_space = action_space(inputs.grid, inputs.visible)
         self.num_envs = 0

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tats_ray.config.masking import Reads
+from tats_ray.config.model import ModelSettings
 from tats_ray.config.rl import RLSettings
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
+from tats_ray.masking.selection import sampler_input
 from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.numerics import ALONE, Ranks, autocast
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
@@ -20,7 +24,14 @@ from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.models.tokens import patchify
 from tats_ray.rl.environment import ReconstructionEnvironment
 from tats_ray.rl.rollout import Rollout, collect_rollout, join_rollouts
-from tats_ray.rl.update import Policy, UpdateSummary, build_ppo_batch, ppo_update, read_update
+from tats_ray.rl.update import (
+    Policy,
+    UpdateSummary,
+    UpdateTrace,
+    build_ppo_batch,
+    ppo_update,
+    read_update,
+)
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,34 @@ class PolicyState:
 
 
 @dataclass(frozen=True)
+class PolicyUpdate:
+    """An update that was made, with its metrics still on the device.
+
+    Attributes:
+        step: 0-based, of the run.
+        clips: int64 [b], places in the stream of the clips that it learned from.
+    """
+
+    step: int
+    trace: UpdateTrace
+    clips: np.ndarray
+
+
+@dataclass(frozen=True)
 class LearnerSettings:
     """What one learner updates with.
 
     Attributes:
         inputs: how clips become pixels.
-        tubelet, patch: frames and pixels per side of one token.
+        reads: what the policy sees.
         minibatch_clips: clips per minibatch of this learner.
         skip_limit: updates that may be left out because they are not finite.
     """
 
     rl: RLSettings
     inputs: ClipInputs
-    tubelet: int
-    patch: int
+    reads: Reads
+    model: ModelSettings
     precision: str
     minibatch_clips: int
     skip_limit: int
@@ -87,21 +112,18 @@ class PolicyLearner:
         *,
         embedding: PatchEmbedding,
         policy: Policy | None = None,
-        ranks: Ranks = ALONE,
-    ) -> UpdateSummary:
-        """One update on this rank's rollouts.
+    ) -> PolicyUpdate:
+        """One update on this rank's rollouts; its metrics stay on the device.
 
         Args:
             embedding: of the autoencoder that scored them; patch tokens are the policy's state.
             policy: the sampler's data-parallel form, where there is one.
-
-        Raises:
-            NonFiniteError: as `read_update`.
         """
         settings = self.settings
-        batch = build_ppo_batch(
-            self.sampler, self._tokens(embedding, clips), rollout, settings.rl, settings.precision
-        )
+        tokens = rollout.view
+        if tokens is None:
+            tokens = self._tokens(embedding, clips)
+        batch = build_ppo_batch(self.sampler, tokens, rollout, settings.rl, settings.precision)
         trace = ppo_update(
             policy or self._forward,
             self.optimizer,
@@ -109,7 +131,15 @@ class PolicyLearner:
             settings.rl,
             minibatch_clips=settings.minibatch_clips,
         )
-        return read_update(trace, self.optimizer, step, clips.stream_indices, ranks)
+        return PolicyUpdate(step, trace, clips.stream_indices)
+
+    def read(self, update: PolicyUpdate, ranks: Ranks = ALONE) -> UpdateSummary:
+        """Metrics of an update; all ranks call it for the same one.
+
+        Raises:
+            NonFiniteError: as `read_update`.
+        """
+        return read_update(update.trace, self.optimizer, update.step, update.clips, ranks)
 
     def state(self, version: int) -> PolicyState:
         """Copy of weights and optimiser."""
@@ -125,9 +155,17 @@ class PolicyLearner:
     def _tokens(self, embedding: PatchEmbedding, clips: Clips) -> Tensor:
         """The policy's state of each clip, [B, N, d]: computed once, reused over the epochs."""
         settings = self.settings
+        model = settings.model
         pixels = settings.inputs.pixels(clips, self.device)
+        patches = patchify(pixels, model.tubelet, model.patch)
         with autocast(settings.precision, self.device):
-            return embedding(patchify(pixels, settings.tubelet, settings.patch))
+            return sampler_input(
+                settings.reads,
+                patches,
+                embedding=embedding,
+                grid=settings.inputs.grid,
+                model=model,
+            )
 
     def _forward(self, tokens: Tensor) -> PolicyOutput:
         with autocast(self.settings.precision, self.device):
@@ -157,12 +195,12 @@ class InProcessPolicy:
         chunks = [clips.rows(start, start + size) for start in starts]
         return join_rollouts([collect(self.environment, self.sampler, chunk) for chunk in chunks])
 
-    def update(self, rollout: Rollout, clips: Clips, step: int) -> UpdateSummary:
-        """One PPO update; errors as `PolicyLearner.update`."""
+    def update(self, rollout: Rollout, clips: Clips, step: int) -> PolicyUpdate:
+        """One PPO update, as `PolicyLearner.update`."""
         embedding = self.environment.mae.patch_embedding
-        summary = self.learner.update(rollout, clips, step, embedding=embedding)
+        update = self.learner.update(rollout, clips, step, embedding=embedding)
         self.version += 1
-        return summary
+        return update
 
     def state(self) -> PolicyState:
         return self.learner.state(self.version)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from tats_ray.rl.environment import ReconstructionEnvironment
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a rollout worker returns: indices and numbers, never pixels.
+    """What a policy learns from: indices and numbers, never pixels.
 
     Attributes:
         first: run-wide index of the first clip.
@@ -28,23 +27,20 @@ class Rollout:
         targets: int64 [B, D, q], predicted masked tokens.
         error: float32 [B, D, q], their reconstruction errors.
         old_log_probs: float32 [B, N], log-probabilities of the policy that drew.
+        view: float [B, N, d], what the policy saw; None where it has to be made again.
     """
 
     first: int
     policy_version: int
     mae_version: int
-    visible: np.ndarray
-    targets: np.ndarray
-    error: np.ndarray
-    old_log_probs: np.ndarray
+    visible: Tensor
+    targets: Tensor
+    error: Tensor
+    old_log_probs: Tensor
+    view: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.visible)
-
-    def error_metrics(self) -> dict[str, float]:
-        """The mean error by its metric's name; empty where an error is not finite."""
-        mean = float(self.error.mean())
-        return {"rollout/error": mean} if math.isfinite(mean) else {}
 
     def rows(self, start: int, stop: int) -> Rollout:
         """A contiguous part."""
@@ -55,6 +51,16 @@ class Rollout:
             targets=self.targets[start:stop],
             error=self.error[start:stop],
             old_log_probs=self.old_log_probs[start:stop],
+        )
+
+    def to(self, device: torch.device) -> Rollout:
+        """The same on another device."""
+        return replace(
+            self,
+            visible=self.visible.to(device),
+            targets=self.targets.to(device),
+            error=self.error.to(device),
+            old_log_probs=self.old_log_probs.to(device),
         )
 
 
@@ -80,25 +86,29 @@ def collect_rollout(
         first=clips.first,
         policy_version=policy_version,
         mae_version=environment.version,
-        visible=_stack(visible),
-        targets=_stack([targets for targets, _ in scored]),
-        error=_stack([error for _, error in scored]),
-        old_log_probs=log_probs.cpu().numpy(),
+        visible=torch.stack(visible, dim=1),
+        targets=torch.stack([targets for targets, _ in scored], dim=1),
+        error=torch.stack([error for _, error in scored], dim=1),
+        old_log_probs=log_probs,
     )
+
+
+def error_metrics(mean: Tensor) -> dict[str, float]:
+    """A mean error, read from the device, by its metric's name; empty where it is not finite."""
+    value = mean.item()
+    return {"rollout/error": value} if math.isfinite(value) else {}
 
 
 def join_rollouts(chunks: list[Rollout]) -> Rollout:
     """Consecutive rollouts of one iteration as one; all must be of the same versions."""
     versions = {(chunk.policy_version, chunk.mae_version) for chunk in chunks}
     assert len(versions) == 1, f"rollouts of one iteration have versions {sorted(versions)}"
+    views = [chunk.view for chunk in chunks if chunk.view is not None]
     return replace(
         chunks[0],
-        visible=np.concatenate([chunk.visible for chunk in chunks]),
-        targets=np.concatenate([chunk.targets for chunk in chunks]),
-        error=np.concatenate([chunk.error for chunk in chunks]),
-        old_log_probs=np.concatenate([chunk.old_log_probs for chunk in chunks]),
+        view=torch.cat(views) if views else None,
+        visible=torch.cat([chunk.visible for chunk in chunks]),
+        targets=torch.cat([chunk.targets for chunk in chunks]),
+        error=torch.cat([chunk.error for chunk in chunks]),
+        old_log_probs=torch.cat([chunk.old_log_probs for chunk in chunks]),
     )
-
-
-def _stack(draws: list[Tensor]) -> np.ndarray:
-    return torch.stack(draws, dim=1).cpu().numpy()

@@ -53,13 +53,13 @@ def build_ppo_batch(
     device = tokens.device
     with autocast(precision, device):
         value = sampler.value(tokens)
-    error = torch.from_numpy(rollout.error).to(device)
-    advantages = compute_advantages(error, value, settings)
+    rollout = rollout.to(device)
+    advantages = compute_advantages(rollout.error, value, settings)
     return PPOBatch(
         tokens=tokens,
-        old_log_probs=torch.from_numpy(rollout.old_log_probs).to(device),
-        visible=torch.from_numpy(rollout.visible).to(device),
-        targets=torch.from_numpy(rollout.targets).to(device),
+        old_log_probs=rollout.old_log_probs,
+        visible=rollout.visible,
+        targets=rollout.targets,
         advantage=advantages.advantage,
         value_target=advantages.value_target,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
@@ -26,6 +27,8 @@ from tats_ray.training.trainer import (
     StepReport,
     TrainerState,
     Wrap,
+    in_parts,
+    prepared,
     unwrapped,
 )
 
@@ -54,9 +57,8 @@ class ClassifierTrainer:
         self.classifier = build_classifier(config, len(classes))
         if config.train.initial_weights is not None:
             load_initial_encoder(self.classifier, config.model, config.train.initial_weights)
-        self.classifier.to(device)
-        self.model = wrap(self.classifier)
         train = config.train
+        self.model = prepared(self.classifier, train, device, wrap)
         betas = (train.betas[0], train.betas[1])
         adamw = build_layered_adamw(
             self.classifier, train.lr, train.weight_decay, betas, train.layer_decay
@@ -69,20 +71,13 @@ class ClassifierTrainer:
     def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
         """One optimiser step on this rank's clips, of which the classifier sees every token."""
         assert masks is None, "a classifier sees every token"
-        config = self.config
-        labels = torch.from_numpy(self._labels.at(clips.stream_indices)).to(self.device)
-        pixels = training_pixels(config, clips, self.device)
-        pixels, targets = mix(config, pixels, labels, len(self.classes), clips.first)
-        self.model.train()
-        # Drop path and dropout: the same after a resume.
-        torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
-        with autocast(config.train.precision, self.device):
-            logits = self.model(pixels)
-        loss = self._loss(logits.float(), targets)
+        train = self.config.train
         self.optimizer.zero_grad()
-        spread(loss).backward()
-        norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
-        self._metrics.add({"loss": loss.detach(), "gradient_norm": norm}, clips.stream_indices)
+        parts = in_parts(self.model, clips, train.accumulate)
+        losses = [self._backward(part) for _, part in parts]
+        norm = self.optimizer.step(learning_rate(train.schedule, self.step))
+        metrics = {"loss": torch.stack(losses).mean(), "gradient_norm": norm}
+        self._metrics.add(metrics, clips.stream_indices)
         self.step += 1
 
     def weights(self) -> State:
@@ -100,6 +95,21 @@ class ClassifierTrainer:
         load_model_state(self.classifier, state.files["classifier"])
         self.optimizer.load(self.classifier, state.files["classifier_optimizer"])
         self.step = state.step
+
+    def _backward(self, clips: Clips) -> Tensor:
+        """Forward and backward pass of a part of the step; returns its loss, on the device."""
+        config = self.config
+        labels = torch.from_numpy(self._labels.at(clips.stream_indices)).to(self.device)
+        pixels = training_pixels(config, clips, self.device)
+        pixels, targets = mix(config, pixels, labels, len(self.classes), clips.first)
+        self.model.train()
+        # Drop path and dropout: the same after a resume.
+        torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
+        with autocast(config.train.precision, self.device):
+            logits = self.model(pixels)
+        loss = self._loss(logits.float(), targets)
+        spread(loss / config.train.accumulate).backward()
+        return loss.detach()
 
 
 def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:

@@ -21,7 +21,7 @@ from tats_ray.training.pretraining_model import PretrainingModel
 _FIELD = "train.initial_weights"
 # Settings that change what the encoder or decoder computes, or its shape.
 _ENCODER = ("patch", "tubelet", "width", "depth", "heads", "positions")
-_DECODER = ("decoder.width", "decoder.depth", "decoder.heads")
+_DECODER = ("decoder.attention", "decoder.width", "decoder.depth", "decoder.heads")
 # Encoder's prefix in the autoencoder -> in the classifier.
 _PREFIXES = {"patch_embedding.": "patch_embedding.", "encoder.blocks.": "blocks."}
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.masking.selection import draw_evenly, select_visible
+from tats_ray.masking.selection import (
+    draw_evenly,
+    draw_without_replacement,
+    sampler_input,
+    select_visible,
+)
 from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
 from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
+from tats_ray.rl.rollout import Rollout, join_rollouts
 from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
-from tats_ray.training.pretraining_model import build_pretraining_model
+from tats_ray.training.pretraining_model import StepOutput, build_pretraining_model
 from tats_ray.training.trainer import (
     Masks,
     StepMetrics,
     StepReport,
     TrainerState,
     Wrap,
+    in_parts,
+    prepared,
     unwrapped,
 )
 
@@ -52,9 +62,8 @@ class MAETrainer:
         self.parts = build_pretraining_model(config, self.mae, width)
         if config.train.initial_weights is not None:
             load_initial_weights(self.parts, config.model, config.train.initial_weights)
-        self.parts.to(device)
-        self.model = wrap(self.parts)
         train = config.train
+        self.model = prepared(self.parts, train, device, wrap)
         betas = (train.betas[0], train.betas[1])
         adamw = build_adamw(self.parts, train.lr, train.weight_decay, betas)
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
@@ -62,36 +71,34 @@ class MAETrainer:
         self.step = 0
         self._metrics = StepMetrics(train, self.optimizer, "autoencoder")
 
-    def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
-        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step; `masks`
-        is None where there were no rollouts."""
-        config = self.config
-        if config.learns_in_step:  # its dropout: the same after a resume
-            torch.manual_seed(torch_seed(config.run.seed, Stream.DROPOUT, clips.first))
-            choice = self._mask_noise(clips)  # of the draw inside the step
-        else:
-            choice = self.visible(clips, masks)
-        losses = self._losses(clips, choice)
-        loss = torch.stack(list(losses.values())).sum()
+    def train_step(self, clips: Clips, masks: Masks | None = None) -> Rollout | None:
+        """Reconstructs the masked tokens of this rank's clips and takes one optimiser step.
+
+        Args:
+            masks: None where the system has no policy (yet).
+
+        Returns:
+            With `rl.rewards=training` what was drawn from the policy, and the errors.
+        """
         self.optimizer.zero_grad()
-        spread(loss).backward()
-        norm = self.optimizer.step(learning_rate(config.train.schedule, self.step))
-        metrics = {"loss": loss.detach(), "gradient_norm": norm}
-        if len(losses) > 1:
-            metrics |= {f"loss/{name}": term.detach() for name, term in losses.items()}
-        self._metrics.add(metrics, clips.stream_indices)
+        losses, rollouts = [], []
+        for start, part in in_parts(self.model, clips, self.config.train.accumulate):
+            mine = None if masks is None else masks.rows(start, start + len(part))
+            found, rollout = self._backward(part, mine)
+            losses.append(found)
+            if rollout is not None:
+                rollouts.append(rollout)
+        norm = self.optimizer.step(learning_rate(self.config.train.schedule, self.step))
+        mean = {name: torch.stack([f[name] for f in losses]).mean() for name in losses[0]}
+        self._metrics.add(mean | {"gradient_norm": norm}, clips.stream_indices)
         self.step += 1
+        return join_rollouts(rollouts) if rollouts else None
 
     def visible(self, clips: Clips, masks: Masks | None) -> Tensor:
         """Visible tokens of all clips, int64 [b, k]: what was rolled out, and for the other clips
         what the system's masker draws."""
-        if masks is None:
-            return self._fill_visible(clips, None)
-        rolled_out = torch.from_numpy(masks.rollout_visible).to(self.device)
-        if len(rolled_out) == len(clips):
-            return rolled_out
-        others = clips.rows(len(rolled_out), len(clips))
-        return torch.cat([rolled_out, self._fill_visible(others, masks.sampler)])
+        pixels = self.inputs.pixels(clips, self.device)
+        return self._visible(clips, self.mae.patches(pixels), masks)
 
     def weights(self) -> State:
         return model_state(self.mae)
@@ -112,38 +119,103 @@ class MAETrainer:
         self.optimizer.load(self.parts, state.files["mae_optimizer"])
         self.step = state.step
 
-    def _losses(self, clips: Clips, choice: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms of the clips, scalars on the device."""
-        self.model.train()
+    def _backward(
+        self, clips: Clips, masks: Masks | None
+    ) -> tuple[dict[str, Tensor], Rollout | None]:
+        """Forward and backward pass of a part of the step; returns its loss and the terms of it,
+        scalars on the device, and with `rl.rewards=training` what the policy learns from."""
         pixels = self.inputs.pixels(clips, self.device)
+        patches = self.mae.patches(pixels)
+        drawn = None
+        if self.config.learns_in_step:  # its dropout: the same after a resume
+            torch.manual_seed(torch_seed(self.config.run.seed, Stream.DROPOUT, clips.first))
+            choice = self._mask_noise(clips)  # of the draw inside the step
+        elif masks is not None and self.config.trained_on_own_errors:
+            drawn = self._draw(clips, patches, masks)
+            choice = drawn.visible[:, 0]
+        else:
+            choice = self._visible(clips, patches, masks)
+        output = self._reconstruct(clips, pixels, patches, choice)
+        losses = output.losses
+        loss = torch.stack(list(losses.values())).sum()
+        spread(loss / self.config.train.accumulate).backward()
+        found = {"loss": loss.detach()}
+        if len(losses) > 1:
+            found |= {f"loss/{name}": term.detach() for name, term in losses.items()}
+        return found, None if drawn is None else self._scored(drawn, patches, output)
+
+    def _reconstruct(
+        self, clips: Clips, pixels: Tensor, patches: Tensor, choice: Tensor
+    ) -> StepOutput:
+        self.model.train()
         with autocast(self.config.train.precision, self.device):
             return self.model(
-                pixels,
+                patches,
                 choice,
                 self.inputs.target_noise(clips.first, len(clips), self.device),
                 self.inputs.motion(clips, self.device),
                 None if self._encoder is None else self._encoder(pixels),
             )
 
-    def _fill_visible(self, clips: Clips, sampler: Sampler | None) -> Tensor:
+    def _draw(self, clips: Clips, patches: Tensor, masks: Masks) -> Rollout:
+        """Token sets of all clips from the policy, without errors yet."""
+        config, sampler = self.config, masks.sampler
+        assert sampler is not None, "the policy draws for all clips"
+        view = self._sampler_input(patches)
+        with torch.no_grad(), autocast(config.train.precision, self.device):
+            log_probs = sampler.log_probs(view)
+        visible = draw_without_replacement(log_probs, self._mask_noise(clips), config.visible)
+        nothing = visible.new_zeros(len(clips), 1, 0)
+        return Rollout(
+            clips.first, masks.policy_version, self.step, visible[:, None], nothing,
+            nothing.float(), log_probs, view,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _scored(self, drawn: Rollout, patches: Tensor, output: StepOutput) -> Rollout:
+        """The draw with the errors that the step's forward pass met."""
+        assert output.error is not None, "pixels are a target"
+        error = output.error
+        if self.config.rl.reward == "copy_clipped_error":
+            error = torch.minimum(error, self.mae.copy_error(patches, output.targets))
+        return replace(drawn, targets=output.targets[:, None], error=error[:, None])
+
+    def _visible(self, clips: Clips, patches: Tensor, masks: Masks | None) -> Tensor:
+        rolled_out = None if masks is None else masks.rollout_visible
+        if masks is None or rolled_out is None:
+            return self._fill_visible(clips, patches, None)
+        rolled_out = rolled_out.to(self.device)
+        count = len(rolled_out)
+        if count == len(clips):
+            return rolled_out
+        others = clips.rows(count, len(clips))
+        return torch.cat([rolled_out, self._fill_visible(others, patches[count:], masks.sampler)])
+
+    def _fill_visible(self, clips: Clips, patches: Tensor, sampler: Sampler | None) -> Tensor:
         """Visible tokens of clips that were not rolled out, int64 [b, k]; at random where the
         system learns by rollouts and has no policy yet."""
         config, noise = self.config, self._mask_noise(clips)
         if config.learns_by_rollouts and sampler is None:
             return draw_evenly(noise, config.visible)
         system, view = config.masking_system, None
-        if system.reads == "tokens":
-            view = self._patch_tokens(clips)
+        if system.reads in ("tokens", "pixels"):
+            view = self._sampler_input(patches)
         elif system.reads != "nothing":
             view = self.inputs.motion(clips, self.device)
         return select_visible(system, noise, view, sampler)
 
     @torch.no_grad()
-    def _patch_tokens(self, clips: Clips) -> Tensor:
+    def _sampler_input(self, patches: Tensor) -> Tensor:
         """What a sampler sees of clips, [b, N, d]."""
-        patches = self.mae.patches(self.inputs.pixels(clips, self.device))
-        with autocast(self.config.train.precision, self.device):
-            return self.mae.patch_embedding(patches)
+        config = self.config
+        with autocast(config.train.precision, self.device):
+            return sampler_input(
+                config.masking_system.reads,
+                patches,
+                embedding=self.mae.patch_embedding,
+                grid=config.grid,
+                model=config.model,
+            )
 
     def _mask_noise(self, clips: Clips) -> Tensor:
         return self.inputs.mask_noise(clips.first, len(clips), self.device)

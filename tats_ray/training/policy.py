@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tats_ray.config import Config
@@ -33,7 +35,8 @@ def build_environment(
     """Args: mae: the autoencoder to ask; by default the environment has one of its own."""
     return ReconstructionEnvironment(
         mae or build_mae(config.model, config.grid, config.run.seed).to(device),
-        build_inputs(config),
+        replace(build_inputs(config), targets=config.reward_targets),
+        reads=config.masking_system.reads,
         precision=config.train.precision,
         copy_clipped=config.rl.reward == "copy_clipped_error",
     )
@@ -52,8 +55,8 @@ def build_learner(config: Config, sampler: TrajectorySampler) -> PolicyLearner:
     settings = LearnerSettings(
         rl=config.rl,
         inputs=build_inputs(config),
-        tubelet=config.model.tubelet,
-        patch=config.model.patch,
+        reads=config.masking_system.reads,
+        model=config.model,
         precision=config.train.precision,
         minibatch_clips=config.learner_minibatch_clips,
         skip_limit=config.train.skip_nonfinite,

@@ -3,18 +3,33 @@ joint sampler and further decoders, with the sum of their losses."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from tats_ray.config import Config
 from tats_ray.config.masking import StepSettings
-from tats_ray.masking.selection import LearnedSystem, StepSystem, draw_without_replacement
+from tats_ray.masking.selection import (
+    LearnedSystem,
+    StepSystem,
+    draw_without_replacement,
+    sampler_input,
+)
 from tats_ray.models.initialization import seeded
-from tats_ray.models.mae import Decoder, MaskedAutoencoder, target_index
+from tats_ray.models.mae import MaskedAutoencoder, target_index
 from tats_ray.models.samplers import Sampler, TrajectorySampler
 from tats_ray.models.tokens import MOTION_VALUES, gather_tokens, motion_target
+from tats_ray.models.transformer import Decoder
+
+
+class StepOutput(NamedTuple):
+    """Loss terms of a batch by name, weighted scalars in float32, whose sum is the loss; and the
+    pixel errors of the predicted tokens, without their history."""
+
+    losses: dict[str, Tensor]
+    targets: Tensor  # int64 [B, q]
+    error: Tensor | None  # float32 [B, q]; None where pixels are no target
 
 
 class PretrainingModel(nn.Module):
@@ -27,9 +42,12 @@ class PretrainingModel(nn.Module):
         self.config = config
         self.mae = mae
         model = config.model
+        # Looked up here: the compiler does not follow how a system is found by its name.
+        self._system = cast(StepSystem, config.masking_system)
+        self._visible, self._targets, self._grid = config.visible, config.targets, config.grid
         self.sampler = None
         if config.learns_in_step:
-            self.sampler = cast(StepSystem, config.masking_system).build_sampler(model.width)
+            self.sampler = self._system.build_sampler(config.sampler_input_width)
         self.motion_decoder = self._decoder(MOTION_VALUES if model.motion_target.weight else None)
         self.feature_decoder = self._decoder(feature_width)
         if not model.target.weight:  # nothing trains the pixel decoder
@@ -38,38 +56,37 @@ class PretrainingModel(nn.Module):
 
     def forward(
         self,
-        pixels: Tensor,
+        patches: Tensor,
         choice: Tensor,
         target_noise: Tensor | None,
         motion: Tensor | None,
         features: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """Loss terms of a batch by name, weighted scalars in float32; their sum is the loss.
+    ) -> StepOutput:
+        """Reconstructs what is hidden of a batch.
 
         Args:
-            pixels: float32 [B, 3, T, S, S] in [0, 1].
+            patches: float32 [B, N, V, 3] in [0, 1].
             choice: visible tokens int64 [B, k]; with a joint sampler the noise of its draw instead,
                 float32 [B, N].
             target_noise: float [B, N] that chooses the predicted subset; None predicts all.
             motion: float [B, T', 2 rows, 2 columns, 2] in pixels, for the motion target.
             features: float32 [B, N, d], the feature target.
         """
-        config, model = self.config, self.config.model
-        patches = self.mae.patches(pixels)
-        log_probs = None
+        model = self.config.model
+        log_probs = error = None
         if self.sampler is not None:
             log_probs = self._log_probs(patches)
-            choice = draw_without_replacement(log_probs.detach(), choice, config.visible)
+            choice = draw_without_replacement(log_probs.detach(), choice, self._visible)
         visible = choice.sort(dim=1).values
-        targets = target_index(visible, config.grid.tokens, config.targets, target_noise)
+        targets = target_index(visible, self._grid.tokens, self._targets, target_noise)
         seen = self.mae.encode(patches, visible)
         losses = {}
         if model.target.weight:
             error = self.mae.reconstruct(patches, seen, visible, targets).error
             losses["pixels"] = model.target.weight * error.mean()
             if log_probs is not None:
-                loss = cast(StepSystem, config.masking_system).loss(log_probs, targets, error)
-                losses["sampling"] = cast(StepSettings, config.masking).coefficient * loss
+                loss = self._system.loss(log_probs, targets, error)
+                losses["sampling"] = cast(StepSettings, self.config.masking).coefficient * loss
         if self.motion_decoder is not None:
             assert motion is not None, "clips carry motion where it is a target"
             wanted = motion_target(motion, model.motion_target.normalize)
@@ -79,12 +96,18 @@ class PretrainingModel(nn.Module):
             assert features is not None, "features are computed where they are a target"
             loss = _decoder_loss(self.feature_decoder, seen, visible, targets, features)
             losses["features"] = loss  # the other targets are weighed against it
-        return losses
+        return StepOutput(losses, targets, None if error is None else error.detach())
 
     def _log_probs(self, patches: Tensor) -> Tensor:
         with torch.set_grad_enabled(not cast(StepSettings, self.config.masking).detach):
-            tokens = self.mae.patch_embedding(patches)
-        return cast(Sampler, self.sampler).log_probs(tokens)
+            view = sampler_input(
+                self._system.reads,
+                patches,
+                embedding=self.mae.patch_embedding,
+                grid=self._grid,
+                model=self.config.model,
+            )
+        return cast(Sampler, self.sampler).log_probs(view)
 
     def _decoder(self, values: int | None) -> Decoder | None:
         """A decoder of its own that shares the mask token, as TrackMAE's."""
@@ -107,7 +130,7 @@ def build_policy(config: Config) -> TrajectorySampler:
     system = cast(LearnedSystem, config.masking_system)
     sampler = seeded(
         config.run.seed + 1,  # not the autoencoder's numbers
-        lambda: system.build_sampler(config.model.width),
+        lambda: system.build_sampler(config.sampler_input_width),
     )
     return cast(TrajectorySampler, sampler)
 

@@ -4,13 +4,15 @@ which stay on the device until they are read."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.train import TrainSettings
 from tats_ray.data.clips import Clips
@@ -18,8 +20,34 @@ from tats_ray.models.numerics import ALONE, Fault, Ranks, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State
+from tats_ray.models.transformer import set_recompute
+from tats_ray.rl.rollout import Rollout
 
 Wrap = Callable[[nn.Module], nn.Module]  # makes a model data-parallel
+
+
+def prepared(
+    model: nn.Module, settings: TrainSettings, device: torch.device, wrap: Wrap
+) -> nn.Module:
+    """The model as steps call it, with its weights on the device; those of `model` are the same."""
+    set_recompute(model, settings.recompute)
+    model.to(device)
+    return wrap(cast(nn.Module, torch.compile(model)) if settings.compile else model)
+
+
+def in_parts(model: nn.Module, clips: Clips, count: int) -> Iterator[tuple[int, Clips]]:
+    """Cuts a worker's clips into equal parts, for one forward and backward pass each inside the
+    loop; data-parallel workers exchange the sum of their gradients in the last one.
+
+    Yields the row of a part's first clip, and the part.
+    """
+    size = len(clips) // count
+    for start in range(0, len(clips), size):
+        exchange: AbstractContextManager[None] = nullcontext()
+        if isinstance(model, DistributedDataParallel) and start + size < len(clips):
+            exchange = model.no_sync()
+        with exchange:
+            yield start, clips.rows(start, start + size)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -29,15 +57,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Masks:
-    """Which tokens of a batch stay visible, as far as rollouts decided.
+    """What decides which tokens of a batch stay visible where rollouts train a sampler.
 
     Attributes:
-        rollout_visible: int64 [a, k], of the first a clips, which were rolled out.
-        sampler: the policy that draws for the other clips; None draws at random.
+        rollout_visible: int64 [a, k], of the first a clips, which were rolled out; None: of none.
+        sampler: the policy that draws for the other clips; None where there are no others.
+        policy_version: of the sampler.
     """
 
-    rollout_visible: np.ndarray
+    rollout_visible: Tensor | None
     sampler: Sampler | None
+    policy_version: int
+
+    def rows(self, start: int, stop: int) -> Masks:
+        """For a contiguous part of the clips."""
+        rolled_out = None if self.rollout_visible is None else self.rollout_visible[start:stop]
+        return replace(self, rollout_visible=rolled_out)
 
 
 @dataclass(frozen=True)
@@ -72,8 +107,9 @@ class Trainer(Protocol):
 
     step: int
 
-    def train_step(self, clips: Clips, masks: Masks | None = None) -> None:
-        """One optimiser step on this rank's clips; its metrics stay on the device."""
+    def train_step(self, clips: Clips, masks: Masks | None = None) -> Rollout | None:
+        """One optimiser step on this rank's clips; its metrics stay on the device. Returns what the
+        policy learns from where the step's own errors are its reward."""
         ...
 
     def weights(self) -> State:

@@ -10,6 +10,7 @@ import torch
 
 from tats_ray.tracking.metrics_file import read_records
 from tats_ray.training.checkpoint import checkpoints, read_progress, read_state
+from tests.conftest import tiny_config
 from tests.faults.signalled import RAY, kill_while_it_writes, newest_step
 from tests.iterations import log_probs
 from tests.runs.command import STEPS, Run
@@ -77,7 +78,7 @@ def _assert_same(whole, run):
         assert np.allclose(value, states[1].trainer.files["mae"][name], rtol=0, atol=TOLERANCE), (
             name
         )
-    said = [log_probs(state.policy.sampler) for state in states]
+    said = [log_probs(tiny_config(), state.policy.sampler) for state in states]
     assert torch.allclose(*said, rtol=0, atol=10 * TOLERANCE)
 
 

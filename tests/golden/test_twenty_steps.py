@@ -65,7 +65,8 @@ class _Golden:
 
 def run(case: str) -> list[dict[str, float]]:
     """Numbers of each step on seeded random clips, with augmentation."""
-    config = tiny_config("data.augment.crop=random_resized", "data.augment.flip=0.5", *CASES[case])
+    crops = ["data.augment.crop=random_resized", "data.augment.flip=0.5"]
+    config = tiny_config("tracking.log_interval=1", *crops, *CASES[case])
     golden = _Golden(config)
     assert run_iterations(golden.executor, golden, range(20)) == 20
     return golden.records

@@ -40,18 +40,22 @@ def _serial(config, synthetic, steps=STEPS, **kwargs):
     return drive_serially(config, synthetic.train, steps, **kwargs)
 
 
-def _assert_same(one, two, tolerance=0.0):
-    """Weights; policies through what they say where rounding differs."""
+def _assert_same(one, two, tolerance=0.0, config=None):
+    """Weights; policies through what they say where rounding differs.
+
+    Args: config: of the run, where there is a tolerance.
+    """
     for name, value in one.trainer.files["mae"].items():
         assert np.allclose(value, two.trainer.files["mae"][name], rtol=0, atol=tolerance), name
     if tolerance == 0.0 and one.policy is not None:
         for name, value in one.policy.sampler.items():
             assert np.array_equal(value, two.policy.sampler[name]), name
     elif one.policy is not None:
-        said = [log_probs(state.policy.sampler) for state in (one, two)]
+        said = [log_probs(config, state.policy.sampler) for state in (one, two)]
         assert torch.allclose(*said, rtol=0, atol=10 * tolerance)
 
 
+OWN_ERRORS = ["rl.rewards=training", "masking.sampler.reads=pixels"]
 LOCKSTEP = [
     "rl.staleness=0",
     "rl.epochs=2",
@@ -64,6 +68,13 @@ LOCKSTEP = [
     ("actors", "tolerance"),
     [
         pytest.param(["rl.rollout_workers=1"], 0.0, id="1/1"),
+        pytest.param(OWN_ERRORS, 0.0, id="own errors"),
+        pytest.param(
+            [*OWN_ERRORS, "train.workers=2", "train.accumulate=2", "rl.learners=2"],
+            2e-5,
+            marks=pytest.mark.slow,
+            id="own errors of 2, 2 learners",
+        ),
         pytest.param(
             ["rl.rollout_workers=4", "rl.rollout_clips=2"], 0.0, marks=pytest.mark.slow, id="4/1"
         ),
@@ -88,7 +99,7 @@ def test_lockstep_equals_serial(synthetic, tmp_path, actors, tolerance):
         assert reports[step]["ppo/policy"] == pytest.approx(metrics["ppo/policy"], abs=1e-5)
         assert reports[step]["rollout/staleness"] == 0
     for step in states:
-        _assert_same(states[step], wanted_states[step], tolerance)
+        _assert_same(states[step], wanted_states[step], tolerance, config)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -99,7 +98,7 @@ class Whole:
 
 
 class Blind(Whole):
-    reads = "pixels"
+    reads = "sounds"
 
 
 class Deaf(Whole):
@@ -139,7 +138,7 @@ class Unseeing(Whole):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Blind", "needs `reads`, one of nothing, tokens, field, tracks"),
+        ("Blind", "needs `reads`, one of nothing, tokens, pixels, field, tracks"),
         ("Deaf", "needs `trained_by`, one of nothing, rollouts, step"),
         ("Unset", "needs `Settings`, a subclass of tats_ray.config.masking.MaskingSettings"),
         ("Unbuilt", r"needs `__init__\(self, settings, grid\)`"),
@@ -191,5 +190,5 @@ def test_rollouts_train_the_sampler_of_a_system_of_ones_own():
     assert isinstance(policy, Linear)
     assert torch.equal(policy.head.weight, again.head.weight), "seeded"
     trainer, clips = MAETrainer(config, CPU), random_clips(config, 4)
-    masks = Masks(np.empty((0, config.visible), dtype=np.int64), policy)
+    masks = Masks(torch.empty(0, config.visible, dtype=torch.int64), policy, 0)
     assert not torch.equal(trainer.visible(clips, masks), trainer.visible(clips, None))

@@ -121,7 +121,7 @@ def test_the_sampling_loss_reaches_the_patch_embedding_only_if_asked(detach):
     trainer = MAETrainer(config, CPU)
     pixels = torch.rand(2, 3, 8, 32, 32)
     noise = torch.randn(2, config.grid.tokens)
-    losses = trainer.parts(pixels, noise, None, None, None)
+    losses = trainer.parts(trainer.mae.patches(pixels), noise, None, None, None).losses
     losses["sampling"].backward()
     gradient = trainer.mae.patch_embedding.projection.weight.grad
     assert (gradient is None) == detach

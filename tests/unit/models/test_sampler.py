@@ -15,7 +15,7 @@ def _sampler(**settings):
     return seeded(0, lambda: TrajectorySampler(20, GRID, width=12, heads=2, **settings))
 
 
-@pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"shared_trunk": True}, {"blocks": 2}])
+@pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"shared_trunk": True}, {"pool": 3}])
 def test_an_untrained_sampler_is_uniform_and_values_nothing(settings):
     output = _sampler(**settings)(torch.randn(4, GRID.tokens, 20))
     assert torch.allclose(output.log_probs.exp(), torch.full((4, GRID.tokens), 1 / GRID.tokens))
@@ -53,3 +53,26 @@ def test_a_shared_trunk_halves_the_network():
 def test_heads_that_do_not_divide_the_width_are_named():
     with pytest.raises(ConfigError, match="width 12 is not divisible by heads 5"):
         TrajectorySampler(20, GRID, width=12, heads=5)
+
+
+def test_pooled_attention_sees_groups_and_each_token_itself():
+    """A token's score depends on its own input, and on others through the means of their groups."""
+    grid = TokenGrid(2, 4, 4)
+    sampler = seeded(0, lambda: TrajectorySampler(20, grid, width=12, heads=2, pool=2))
+    torch.nn.init.normal_(sampler.actor_head.weight)
+    tokens = torch.randn(1, grid.tokens, 20)
+
+    def scores(given):
+        features = sampler.actor_trunk(given)
+        return sampler.actor_head(features)[0, :, 0]
+
+    before = scores(tokens)
+    swapped = tokens.clone()  # two tokens of the group of rows 2-3, columns 0-1 in the first slice
+    swapped[:, [8, 13]] = tokens[:, [13, 8]]
+    with torch.no_grad():
+        sampler.actor_trunk.positions.zero_()
+    changed = (scores(swapped) - scores(tokens)).abs() > 1e-6
+    assert changed.nonzero().flatten().tolist() == [8, 13]
+    moved = tokens.clone()
+    moved[:, 8] += 1.0
+    assert ((scores(moved) - before).abs() > 1e-6).all(), "a group's mean reaches all"

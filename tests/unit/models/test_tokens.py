@@ -6,13 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.config.geometry import TokenGrid
+from tats_ray.config.geometry import TokenGrid, pixel_values
 from tats_ray.config.model import TargetSettings
 from tats_ray.models.tokens import (
+    IMAGE_MEAN,
+    IMAGE_STD,
     copy_error,
     gather_tokens,
     masked_index,
     patchify,
+    pixel_view,
     reconstruction_target,
     scatter_tokens,
     target_scale,
@@ -102,3 +105,23 @@ def test_copy_error_by_loop():
                 ]
                 assert got[b, t * 4 + place].item() == pytest.approx(min(errors).item(), rel=1e-5)
     assert copy_error(targets[:, :4], TokenGrid(1, 2, 2)).isinf().all()
+
+
+@pytest.mark.parametrize(("patch", "cells"), [(2, 2), (5, 1), (6, 3), (8, 4), (16, 4)])
+def test_what_a_sampler_sees_of_pixels(patch, cells):
+    """Mean colours of each token's cells, and how they change from slice to slice."""
+    grid, tubelet, size = TokenGrid(3, 2, 1), 2, patch // cells
+    pixels = torch.rand(2, 3, 6, 2 * patch, patch)
+    got = pixel_view(patchify(pixels, tubelet, patch), grid, tubelet, patch)
+    assert got.shape == (2, grid.tokens, pixel_values(tubelet, patch))
+    mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
+    blocks = ((pixels - mean) / std).unfold(3, size, size).unfold(4, size, size).mean((-1, -2))
+    for token in range(grid.tokens):
+        time, row = divmod(token, grid.rows)
+        own, before, behind = (
+            blocks[:, :, 2 * t : 2 * t + 2, row * cells : (row + 1) * cells].permute(0, 2, 3, 4, 1)
+            for t in (time, max(0, time - 1), min(2, time + 1))
+        )
+        wanted = torch.cat([own, own - before, behind - own], dim=0)
+        wanted = wanted.reshape(3, 2, -1).transpose(0, 1).flatten(1)
+        assert torch.allclose(got[:, token], wanted, atol=1e-5)

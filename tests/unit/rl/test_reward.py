@@ -86,3 +86,24 @@ def test_beyond_copy_bounds_the_error_by_that_of_a_copy():
     changed = (targets[0] == 8).nonzero().item()
     assert (bounded[:, changed] > 0.1).all()
     assert (bounded[:, changed] <= 4).all()
+
+
+def test_a_share_of_the_masked_tokens_is_scored():
+    """With cross-attention a token's error does not depend on which others are predicted."""
+    cross = "model.decoder.attention=cross"
+    whole = build_environment(tiny_config(cross), torch.device("cpu"))
+    part = build_environment(tiny_config(cross, "rl.reward_fraction=0.3"), torch.device("cpu"))
+    clips = random_clips(tiny_config(), 4)
+    visible = torch.tensor([[0, 5, 10, 15], [3, 7, 11, 2], [1, 2, 3, 4], [8, 9, 14, 15]])
+    whole.observe(clips)
+    part.observe(clips)
+    everything, errors = whole.score(visible)
+    seen = set()
+    for draw in range(20):
+        targets, error = part.score(visible, draw)
+        assert targets.shape == (4, 3)  # of 12 masked tokens
+        places = (everything[:, None, :] == targets[..., None]).int().argmax(dim=2)
+        assert torch.equal(everything.gather(1, places), targets)
+        assert torch.allclose(errors.gather(1, places), error, atol=1e-6)
+        seen |= set(targets[0].tolist())
+    assert seen == set(everything[0].tolist()), "each is scored now and then"
