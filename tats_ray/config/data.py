@@ -104,6 +104,9 @@ class ClipSettings(Settings):
 class DataSettings(ClipSettings):
     """Clips to pre-train on; `repeats` have random starts each (MAE-ST: 4)."""
 
+    crops: int = Field(1, ge=1)
+    """Clips of the `repeats` that share their frames, each with a crop and a mask of its own: they
+    cost no decoding."""
     held_out_manifest: str | None = None
     """Clips for pictures and enrichment; empty: the training set's."""
     motion: MotionSettings = MotionSettings()

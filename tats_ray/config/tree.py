@@ -141,6 +141,13 @@ class Config(JobConfig):
         return self.rl.minibatch_clips // max(1, self.rl.learners)
 
     @model_validator(mode="after")
+    def crops_divide(self) -> Config:
+        data = self.data
+        if data.repeats % data.crops:
+            raise ValueError(f"data.crops {data.crops} does not divide data.repeats {data.repeats}")
+        return self
+
+    @model_validator(mode="after")
     def masking_fits(self) -> Config:
         if not 0 < self.visible < self.grid.tokens:
             raise ValueError(

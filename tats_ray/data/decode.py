@@ -75,6 +75,13 @@ class DecodedClips(NamedTuple):
     frames: np.ndarray  # uint8 [R, T, height, width, 3], RGB
     motion: np.ndarray | None  # float32 [R, T', G, G, 2], as `clips_motion`; None if not asked for
 
+    def repeated(self, times: int) -> DecodedClips:
+        """Each clip so many times, one after the other."""
+        if times == 1:
+            return self
+        motion = None if self.motion is None else self.motion.repeat(times, axis=0)
+        return DecodedClips(self.frames.repeat(times, axis=0), motion)
+
 
 class _Pictures(NamedTuple):
     frames: np.ndarray  # uint8 [R, T, height, width, 3]

@@ -71,6 +71,7 @@ class BlockPlan:
     motion: MotionRequest | None
     seed: int
     manifest: pa.Table
+    crops: int = 1  # consecutive clips of a video that share their frames
 
     def stream_indices(self, block: int) -> np.ndarray:
         size = self.data.block_clips
@@ -99,14 +100,15 @@ class BlockPlan:
         Raises:
             VideoDecodeError: it cannot be decoded.
         """
-        starts = temporal_starts(self.seed, stream_indices).tolist()
+        starts = temporal_starts(self.seed, stream_indices)[:: self.crops].tolist()
         request = clip_request(self.data, self.motion, video, starts)
-        return decoder.decode(request, self.data.decode_seconds)
+        return decoder.decode(request, self.data.decode_seconds).repeated(self.crops)
 
 
 def build_plan(config: Config, manifest: pa.Table) -> BlockPlan:
     """The stream of a run over a manifest."""
-    return BlockPlan(config.data, motion_request(config), config.run.seed, manifest)
+    data = config.data
+    return BlockPlan(data, motion_request(config), config.run.seed, manifest, data.crops)
 
 
 def motion_request(config: Config) -> MotionRequest | None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tats_ray.data.clips import Cursor
+from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import ManifestRow, read_manifest, write_manifest
 from tats_ray.data.serial_stream import SerialClipStream, read_local
-from tats_ray.data.stage import Quarantine, build_plan, check_share
-from tats_ray.errors import TooManyBrokenVideosError
+from tats_ray.data.stage import Quarantine, build_plan, check_share, decode_block
+from tats_ray.errors import ConfigError, TooManyBrokenVideosError
 from tests.conftest import tiny_config
 
 CONFIG = tiny_config()
@@ -101,3 +102,22 @@ def test_too_many_broken_videos_stop_the_run():
     check_share(reasons, videos=40, limit=0.05)
     with pytest.raises(TooManyBrokenVideosError, match=r"2 of 39 .*b.mp4 \(truncated\)"):
         check_share(reasons, videos=39, limit=0.05)
+
+
+def test_crops_of_a_window_share_its_frames(table):
+    """They cost no decoding; the windows are those of a plan without."""
+    plain = build_plan(tiny_config("data.repeats=4"), table)
+    shared = build_plan(tiny_config("data.repeats=4", "data.crops=2"), table)
+    decoder = DecoderProcess()
+    asked = []
+    decode = decoder.decode
+    decoder.decode = lambda request, seconds: (
+        asked.append(request.starts) or decode(request, seconds)
+    )
+    windows, crops = (decode_block(plan, 3, decoder, Quarantine()) for plan in (plain, shared))
+    decoder.close()
+    assert [len(starts) for starts in asked] == [4, 2]
+    assert np.array_equal(crops.frames, windows.frames[[0, 0, 2, 2]])
+    assert crops.stream_indices.tolist() == windows.stream_indices.tolist() == [12, 13, 14, 15]
+    with pytest.raises(ConfigError, match=r"data\.crops 3 does not divide data\.repeats 4"):
+        tiny_config("data.repeats=4", "data.crops=3")
