@@ -14,6 +14,7 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.job import JobConfig
 from tats_ray.config.load import load_as
 from tats_ray.controller.signals import StopRequest
+from tats_ray.errors import one_line
 
 Job = TypeVar("Job", bound=JobConfig)
 
@@ -52,6 +53,20 @@ def _finetune(config: FinetuneConfig, must_resume: bool, stop: StopRequest) -> N
     finetune(config, must_resume=must_resume, stop=stop)
 
 
+def _opening(config: JobConfig) -> str:
+    """What is about to happen, before seconds go into importing torch and Ray."""
+    places = {
+        "serial": "in this process",
+        "local": "on Ray, which is started here",
+        "address": f"on the Ray cluster at {config.cluster.address}",
+    }
+    train = config.train
+    return one_line(
+        f"{config.output_dir / config.run.name}: {train.steps} steps of {train.batch_size} clips, "
+        f"{places[config.cluster.mode]}"
+    )
+
+
 def _run_resumable(
     arguments: list[str] | None,
     description: str,
@@ -81,6 +96,8 @@ def _run_resumable(
             return 0
         use_threads(config.cluster.threads)
         stop.install()
+        sys.stdout.write(_opening(config) + "\n")
+        sys.stdout.flush()
         run(config, given.resume, stop)
         return 0
 
