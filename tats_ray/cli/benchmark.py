@@ -6,10 +6,14 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tats_ray.cli.command_line import run_guarded, use_threads
 from tats_ray.config import load_config
 from tats_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tats_ray.controller.benchmark_results import Figure
 
 
 def benchmark_main(arguments: list[str] | None = None) -> int:
@@ -28,28 +32,56 @@ def benchmark_main(arguments: list[str] | None = None) -> int:
 
 def _step_main(arguments: list[str]) -> int:
     parser = _parser("step", "Time training steps in this process, without Ray.")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps per system")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps per system")
     parser.add_argument("--systems", default="random,tats", metavar="A,B,...")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep the figures below benchmarks/; fail where they are worse than the last ones",
+    )
     given = parser.parse_intermixed_args(arguments)
     configs = {
         system: load_config(given.config, [*given.words, f"masking.system={system}"])
         for system in given.systems.split(",")
     }
-    use_threads(max(config.cluster.threads for config in configs.values()))
-    from tats_ray.controller.benchmark import measure_step
+    threads = max(config.cluster.threads for config in configs.values())
+    use_threads(threads)
+    import torch
+
+    from tats_ray.controller.step_benchmark import REFERENCE, measure_steps
     from tats_ray.models.numerics import default_device
 
-    sys.stdout.write(f"device {default_device()}\n")
-    for system, config in configs.items():
-        cost = measure_step(config, given.steps)
-        memory = "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
+    torch.set_num_threads(threads)
+    sys.stdout.write(f"device {default_device()}\n{_STEP_HEAD}\n")
+    costs = measure_steps(configs, given.repeats)
+    for system, cost in costs.items():
+        memory = "-" if cost.peak_memory is None else f"{cost.peak_memory / 2**20:.0f}"
         sys.stdout.write(
-            f"{system:<9} {cost.clips_per_second:8.1f} clips/s  step {cost.step_seconds:.4f} s  "
-            f"masker {cost.masker_share:4.0%}  "
-            f"motion {1000 * cost.prior_seconds:.1f} ms/clip  memory {memory}  "
-            f"loss {cost.first_loss:.3f} -> {cost.last_loss:.3f}\n"
+            f"{system:<10}{cost.median:9.4f}{cost.median / costs[REFERENCE].median:8.3f}"
+            f"{cost.spread:7.1%}{1 / cost.median:9.1f}{cost.flops / 1e9:9.1f}"
+            f"{cost.activations / 2**20:9.1f}{memory:>8}{1000 * cost.motion_seconds:10.1f}  "
+            f"{cost.losses[0]:.3f} -> {cost.losses[1]:.3f}\n"
         )
-    return 0
+    if not given.record:
+        return 0
+    name = next(iter(configs.values())).run.name
+    found = {f"{name}/{system}/{what}": figure for system, cost in costs.items()
+             for what, figure in cost.figures().items()}  # fmt: skip
+    return _record("step", found)
+
+
+def _record(benchmark: str, figures: dict[str, Figure]) -> int:
+    """Keeps the figures of this machine; the exit code tells whether one became worse."""
+    from tats_ray.controller.benchmark_results import record
+
+    worse = record(Path("benchmarks"), benchmark, figures)
+    for line in worse:
+        sys.stderr.write(f"error: {line}\n")
+    return 1 if worse else 0
+
+
+# Seconds of all cores, or of a GPU by the clock; MiB that the backward pass needs at once.
+_STEP_HEAD = "system      s/clip   ratio spread  clips/s   GFLOP MiB/clip GPU MiB motion ms  loss"
 
 
 def _decode_main(arguments: list[str]) -> int:

@@ -1,22 +1,22 @@
-"""What a training step costs: clips per second, memory, and the masker's share, in one process."""
+"""Training steps in one process on clips that lie in memory: their time and their operations."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tats_ray.config import Config
-from tats_ray.config.masking import MaskingSettings, RolloutSettings
+from tats_ray.config.masking import RolloutSettings
 from tats_ray.controller.executor import Completed
 from tats_ray.controller.in_process import InProcessExecutor
 from tats_ray.controller.loop import run_iterations
@@ -28,33 +28,9 @@ from tats_ray.data.stage import Quarantine, clip_request, motion_request
 from tats_ray.data.synthetic.scene import FRAMES_PER_SECOND, random_scene, render
 from tats_ray.data.video_writer import write_h264
 from tats_ray.models.numerics import default_device
+from tats_ray.training.mae_trainer import MAETrainer
 
-WARM_UP_STEPS = 3
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """Medians over the timed steps.
-
-    Attributes:
-        step_seconds: rollout and PPO update or mask, and the autoencoder's step.
-        masker_share: part of the step that random masking does not need; the two are timed in turn.
-        peak_memory_mib: most memory allocated on the GPU; None on a CPU.
-        prior_seconds: per clip, of computing the motion that the masker reads, beside decoding.
-        first_loss, last_loss: of the timed steps, to show that it was training.
-    """
-
-    clips: int
-    step_seconds: float
-    masker_share: float
-    peak_memory_mib: float | None
-    prior_seconds: float
-    first_loss: float
-    last_loss: float
-
-    @property
-    def clips_per_second(self) -> float:
-        return self.clips / self.step_seconds
+_WARM_UP_STEPS = 3
 
 
 class Bench:
@@ -84,6 +60,15 @@ class Bench:
         step = self._step
         self._step = run_iterations(self.executor, self, range(step, step + 1))
 
+    def weights(self) -> list[Tensor]:
+        """Everything that is trained."""
+        trainer = self.executor.trainer
+        assert isinstance(trainer, MAETrainer), "pre-training is timed"
+        trained: list[nn.Module] = [trainer.parts]
+        if self.executor.policy is not None:
+            trained.append(self.executor.policy.sampler)
+        return [weight for model in trained for weight in model.parameters()]
+
     def losses(self) -> list[float]:
         """Of all steps so far."""
         self.collect(self.executor.finish(self._step))
@@ -101,33 +86,13 @@ class Bench:
         self._losses += [report.metrics["loss"] for report in completed.reports]
 
 
-def measure_step(config: Config, steps: int) -> StepCost:
-    """Times serial training steps on random clips that lie in memory; decoding is not included."""
+def step_seconds(config: Config, steps: int) -> float:
+    """Median time of a serial training step by the clock, on random clips that lie in memory;
+    decoding is not included."""
     torch.set_num_threads(config.cluster.threads)
-    device = default_device()
-    bench = Bench(config, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(WARM_UP_STEPS):
-        bench.seconds()
-    memory = None
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device) / 2**20
-    plain = MaskingSettings(system="random", ratio=config.masking.ratio)
-    reference = Bench(config.model_copy(update={"masking": plain}), device)
-    for _ in range(WARM_UP_STEPS):
-        reference.seconds()
-    pairs = np.array([(bench.seconds(), reference.seconds()) for _ in range(steps)])
-    losses = bench.losses()
-    return StepCost(
-        clips=len(bench.clips),
-        step_seconds=float(np.median(pairs[:, 0])),
-        masker_share=float(1 - np.median(pairs[:, 1] / pairs[:, 0])),
-        peak_memory_mib=memory,
-        prior_seconds=_prior_seconds(config, steps),
-        first_loss=losses[WARM_UP_STEPS],
-        last_loss=losses[-1],
-    )
+    bench = Bench(config, default_device())
+    seconds = [bench.seconds() for _ in range(_WARM_UP_STEPS + steps)]
+    return float(np.median(seconds[_WARM_UP_STEPS:]))
 
 
 def step_flops(config: Config) -> float:
@@ -146,7 +111,7 @@ def equal_cost_steps(steps: int, reference: float, cost: float) -> int:
     return max(1, round(steps * reference / cost))
 
 
-def _prior_seconds(config: Config, clips: int) -> float:
+def motion_seconds(config: Config, clips: int) -> float:
     """Median time to find the motion of a generated clip, in this process."""
     request = motion_request(config)
     if request is None:

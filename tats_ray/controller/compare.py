@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig, Trial
-from tats_ray.controller.benchmark import equal_cost_steps, measure_step, step_flops
+from tats_ray.controller.benchmark import equal_cost_steps, step_flops, step_seconds
 from tats_ray.controller.run_directory import read_json, write_text
 from tats_ray.controller.trial import TrialFailure, TrialPlan, read_result, run_trial
 from tats_ray.data.synthetic.generate import ensure_synthetic
@@ -132,7 +132,7 @@ def _costs(config: CompareConfig, directory: Path) -> dict[tuple[str, float], di
         if "flops" not in known:
             known["flops"] = step_flops(run)
         if config.compare.budget == "seconds" and "seconds" not in known:
-            known["seconds"] = measure_step(run, _TIMED_STEPS).step_seconds
+            known["seconds"] = step_seconds(run, _TIMED_STEPS)
         costs[cell] = known
     write_text(file, json.dumps(stored, indent=2))
     return costs
