@@ -26,11 +26,10 @@ from tats_ray.actors.ppo_learner import (
 from tats_ray.actors.ray_compat import death_cause
 from tats_ray.actors.rllib_compat import actor_manager, learners_meet_in_a_file, lost_at_start
 from tats_ray.actors.rollout_collector import PROBE_SECONDS, RolloutCollector
-from tats_ray.actors.rollout_worker import MaskingEnvRunner
+from tats_ray.actors.rollout_worker import MaskingEnvRunner, spaces
 from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
-from tats_ray.rl.gym_environment import action_space, observation_space
 from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout, error_metrics
 from tats_ray.rl.update import UpdateSummary
@@ -107,7 +106,7 @@ class MaskingPPO(PPO):
         """Raises: RayActorError: a learner died as it started."""
         self.learner_group.shutdown()
         spec = self.config.get_multi_rl_module_spec(
-            spaces={DEFAULT_MODULE_ID: _spaces(self.settings)}
+            spaces={DEFAULT_MODULE_ID: spaces(self.settings)}
         )
         with _meeting(self.settings), _deaths_named():
             self.learner_group = self.config.build_learner_group(rl_module_spec=spec)
@@ -164,7 +163,7 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
     """RLlib's settings. Its connectors, its advantages and its loop over minibatches stay unused:
     they double a one-step bandit's observations, bias its advantages and hide divergence."""
     plain = settings.model_dump()
-    observations, actions = _spaces(settings)
+    observations, actions = spaces(settings)
     return (
         PPOConfig(algo_class=MaskingPPO)
         .environment(
@@ -198,11 +197,6 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
             env_runner_health_probe_timeout_s=PROBE_SECONDS,
         )
     )
-
-
-def _spaces(settings: Config) -> tuple[Any, Any]:
-    observed = observation_space(settings.grid, settings.sampler_input_width)
-    return observed, action_space(settings.grid, settings.visible)
 
 
 def _meeting(settings: Config) -> contextlib.AbstractContextManager[None]:

@@ -18,12 +18,12 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 
 from tats_ray.actors.decode_stream import read_remote
-from tats_ray.config import config_from_dict
+from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import TatsRayError
 from tats_ray.models.numerics import default_device
 from tats_ray.models.state import load_model_state
-from tats_ray.rl.gym_environment import MaskingVectorEnv
+from tats_ray.rl.gym_environment import MaskingVectorEnv, action_space, observation_space
 from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout, collect_rollout
 from tats_ray.training.policy import build_environment
@@ -48,6 +48,12 @@ class RolloutReply:
     mistake: str | None = None
 
 
+def spaces(settings: Config) -> tuple[Any, Any]:
+    """Of observations and actions, each of one clip."""
+    observed = observation_space(settings.grid, settings.sampler_input_width)
+    return observed, action_space(settings.grid, settings.visible)
+
+
 class MaskingEnvRunner(EnvRunner):
     """Draws token sets for clips and scores them."""
 
@@ -58,8 +64,9 @@ class MaskingEnvRunner(EnvRunner):
         self._device = default_device() if config.num_gpus_per_env_runner else torch.device("cpu")
         self._policy_version = -1
         self._mae_version = -1
-        self.make_env()
-        self.make_module()
+        if self.worker_index:  # 0 is RLlib's own in the driver, where no others are wanted: idle
+            self.make_env()
+            self.make_module()
 
     def make_env(self) -> None:
         settings = self._settings
@@ -112,7 +119,7 @@ class MaskingEnvRunner(EnvRunner):
             self._mae_version = mae.version
 
     def get_spaces(self) -> dict[str, Any]:
-        single = (self.env.single_observation_space, self.env.single_action_space)
+        single = spaces(self._settings)
         return {
             INPUT_ENV_SPACES: single,
             INPUT_ENV_SINGLE_SPACES: single,

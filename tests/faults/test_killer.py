@@ -19,12 +19,11 @@ from tats_ray.tracking.metrics_file import read_records
 from tests.processes import workers
 from tests.runs.command import Run
 
-SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "120"))  # of killing
-EVERY = float(
-    os.environ.get("TATS_RAY_KILLER_EVERY", "15")
-)  # seconds between two kills, on average
+SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "60"))  # of killing
+# Seconds between two kills, on average.
+EVERY = float(os.environ.get("TATS_RAY_KILLER_EVERY", "15"))
 SEED = int(os.environ.get("TATS_RAY_KILLER_SEED", "0"))
-STEPS = max(200, int(SECONDS))
+STEPS = max(100, int(SECONDS))
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # the raylet ends with them
 
 pytestmark = [

@@ -75,16 +75,16 @@ def _again(run, proxy):
     return run.finish("tracking.wait_seconds=200")
 
 
-@pytest.mark.parametrize("fault", ["down", "401", "slow"])
+@pytest.mark.parametrize("fault", ["down", "401"])
 def test_a_server_that_fails_from_the_start(fault, synthetic, server, proxy, tmp_path):
     run = _run(synthetic, tmp_path, proxy)
     proxy.switch(fault)
     output = run.finish()
     assert _steps(run) == RECORDS
     assert run.summary()["steps"] == STEPS
-    assert output.count(WARNING) == (fault != "slow")
+    assert output.count(WARNING) == 1
     assert output.count(LATER) == 1
-    assert proxy.passed == [] or fault == "slow"
+    assert proxy.passed == []
     output += _again(run, proxy)
     assert "nothing to do" in output
     assert output.count(LATER) == 1
@@ -94,7 +94,7 @@ def test_a_server_that_fails_from_the_start(fault, synthetic, server, proxy, tmp
     assert len(proxy.passed) == before, "what is synchronised is not asked for again"
 
 
-@pytest.mark.parametrize("fault", ["down", "500", "slow", "hold"])
+@pytest.mark.parametrize("fault", ["500", "slow", "hold"])
 def test_a_server_that_fails_on_the_way(fault, synthetic, server, proxy, tmp_path):
     """With `hold` it has not answered when the run is done: no step can have waited for it."""
     steps = 150
@@ -108,7 +108,7 @@ def test_a_server_that_fails_on_the_way(fault, synthetic, server, proxy, tmp_pat
     assert proxy.held > 0 or fault != "hold"
     assert run.summary()["steps"] == steps
     assert _steps(run) == list(range(2, steps + 1, 2))
-    assert (WARNING in output) == (fault in ("down", "500"))
+    assert (WARNING in output) == (fault == "500")
     assert output.count(LATER) == 1
     output += _again(run, proxy)
     _assert_synchronised(run, server, list(range(2, steps + 1, 2)), output)
