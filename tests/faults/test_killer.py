@@ -59,10 +59,13 @@ class Killer(threading.Thread):
         end = time.monotonic() + SECONDS
         for kind in itertools.cycle(self._random.sample(self.KINDS, len(self.KINDS))):
             time.sleep(self._random.uniform(0, 2 * EVERY))
-            while not self._kill(kind):
+            patience = time.monotonic() + 4 * EVERY
+            while not self._kill(kind) and time.monotonic() < patience:
                 time.sleep(0.005)  # it is starting anew, or works for moments only
-                if time.monotonic() >= end or self._process.poll() is not None:
+                if self._process.poll() is not None:
                     return
+            if time.monotonic() >= end:
+                return
 
     def _kill(self, kind: str) -> bool:
         try:
