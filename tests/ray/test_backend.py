@@ -70,10 +70,10 @@ LOCKSTEP = [
         pytest.param(["rl.rollout_workers=1"], 0.0, id="1/1"),
         pytest.param(OWN_ERRORS, 0.0, id="own errors"),
         pytest.param(
-            [*OWN_ERRORS, "train.workers=2", "train.accumulate=2", "rl.learners=2"],
+            [*OWN_ERRORS, "train.workers=2", "train.accumulate=2", "rl.learners=1"],
             2e-5,
             marks=pytest.mark.slow,
-            id="own errors of 2, 2 learners",
+            id="own errors of 2, a remote learner",
         ),
         pytest.param(
             ["rl.rollout_workers=4", "rl.rollout_clips=2"], 0.0, marks=pytest.mark.slow, id="4/1"
