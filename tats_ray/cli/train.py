@@ -61,8 +61,9 @@ def _opening(config: JobConfig) -> str:
         "address": f"on the Ray cluster at {config.cluster.address}",
     }
     train = config.train
+    length = f"{train.steps} steps" if train.epochs is None else f"{train.epochs:g} epochs in steps"
     return one_line(
-        f"{config.output_dir / config.run.name}: {train.steps} steps of {train.batch_size} clips, "
+        f"{config.output_dir / config.run.name}: {length} of {train.batch_size} clips, "
         f"{places[config.cluster.mode]}"
     )
 

@@ -113,8 +113,13 @@ class CompareConfig(TrackedConfig):
         if needed is not None and getattr(self, needed) is None:
             raise ValueError(f"compare.metric {metric} needs the section {needed}")
         for trial in self.trials():
-            mode = self.pretrain_config(trial, "runs").cluster.mode
-            if self.compare.execution == "tasks" and mode != "serial":
+            run = self.pretrain_config(trial, "runs")
+            if run.train.epochs is not None:
+                raise ValueError(
+                    "pretrain.train.epochs is not for a comparison, whose budget is counted in "
+                    "steps: set pretrain.train.steps"
+                )
+            if self.compare.execution == "tasks" and run.cluster.mode != "serial":
                 raise ValueError(
                     "compare.execution 'tasks' runs each trial in one process: set "
                     "pretrain.cluster.mode=serial, or compare.execution=in_turn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -50,6 +51,14 @@ class JobConfig(TrackedConfig):
     train: TrainSettings = TrainSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    def for_videos(self, videos: int) -> Self:
+        """With the steps that `train.epochs` means for so many videos, where it is given."""
+        train = self.train
+        if train.epochs is None:
+            return self
+        steps = math.ceil(train.epochs * videos * self.data.repeats / train.batch_size)
+        return self.model_copy(update={"train": train.model_copy(update={"steps": steps})})
 
     @property
     def grid(self) -> TokenGrid:

@@ -23,6 +23,9 @@ class Schedule(NamedTuple):
 class TrainSettings(Settings):
     steps: int = Field(100_000, ge=1)
     """Optimiser steps of the autoencoder in all."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the training videos, each of which gives data.repeats clips per pass; decides
+    the steps where it is given."""
     workers: int = Field(1, ge=1)
     """Data-parallel (DDP) workers."""
     batch_size: int = Field(256, ge=1)

@@ -44,6 +44,7 @@ def finetune(
     """
     stop = stop or StopRequest()
     data = read_data(config)
+    config = config.for_videos(data.table.num_rows)
     # Loads the weights that the model starts from, so that a fault shows before workers start.
     ClassifierTrainer(config, data.classes, data.labels, torch.device("cpu"))
     directory = RunDirectory(config)

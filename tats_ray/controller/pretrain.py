@@ -38,7 +38,9 @@ def pretrain(
         # Loads the files that the model starts from, so that a fault shows before workers start.
         MAETrainer(config, torch.device("cpu"))
     manifest, held_out = manifests(config, config.data.held_out_manifest)
-    task = pretraining_task(config, read_manifest(manifest))
+    table = read_manifest(manifest)
+    config = config.for_videos(table.num_rows)
+    task = pretraining_task(config, table)
     directory = RunDirectory(config)
     with directory.opened(Path(manifest), must_exist=must_resume):
         done = directory.summary()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tats_ray.config.compare import CompareConfig
+from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.controller.executor import Completed
+from tats_ray.controller.pretrain import pretrain
 from tats_ray.controller.records import RunRecords
 from tats_ray.controller.run import _iterate
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.controller.signals import StopRequest
 from tats_ray.data.clips import ClipBatch, Cursor
-from tats_ray.errors import NonFiniteError
+from tats_ray.errors import ConfigError, NonFiniteError
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
 from tats_ray.tracking.tracker import Tracker, UntrackedRun
 from tats_ray.training.checkpoint import Progress
@@ -54,3 +57,26 @@ def test_a_checkpoint_that_cannot_be_written_beside_another_fault_is_told(
     said = capsys.readouterr().out
     assert f"could not be stored: {directory.checkpoints}" in said
     assert [record["step"] for record in read_records(directory.metrics)] == [1]
+
+
+def test_epochs_decide_the_steps(synthetic, tmp_path):
+    """Twenty videos, two clips of each per epoch: 1.3 epochs are 52 clips."""
+    config = tiny_config(
+        f"run.output_dir={tmp_path}", f"data.manifest={synthetic.train}", "data.repeats=2",
+        "train.epochs=1.3", "train.steps=1", "tracking.mlflow=false",
+    )  # fmt: skip
+    assert pretrain(config, must_resume=False)["steps"] == 7
+    stored = read_yaml(tmp_path / "test" / "config.yaml")
+    assert (stored["train"]["epochs"], stored["train"]["steps"]) == (1.3, 7)
+    assert pretrain(config, must_resume=True)["steps"] == 7, "nothing is left to do"
+
+
+def test_a_comparison_counts_in_steps():
+    tree = {
+        "run": {"name": "a"}, "pretrain": {"train": {"epochs": 2}}, "probe": None,
+        "compare": {"arms": {"random": ["masking.system=random"]}, "ratios": [0.9], "seeds": [0],
+                    "references": ["random"], "metric": "enrichment_ratio",
+                    "execution": "in_turn"},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"set pretrain\.train\.steps"):
+        validate_as(CompareConfig, tree)
