@@ -1,4 +1,5 @@
-"""Models and token arithmetic: PyTorch and timm only, so that they run on any machine."""
+"""Models and token arithmetic. They need PyTorch alone, so that they run anywhere; timm is for
+fine-tuning and for features as targets."""
 
 import warnings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
@@ -74,5 +73,7 @@ def build_layered_adamw(
 ) -> torch.optim.AdamW:
     """AdamW whose rate falls by `layer_decay` per layer from the head (1) to the patch embedding
     (layer_decay ^ (depth + 1)); biases and norms do not decay."""
+    from timm.optim import param_groups_layer_decay
+
     groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

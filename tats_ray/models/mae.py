@@ -1,4 +1,4 @@
-"""Masked video autoencoder on timm blocks: visible-only encoder, light decoder, masks by index."""
+"""Masked video autoencoder: visible-only encoder, light decoder, masks by index."""
 
 from __future__ import annotations
 

@@ -8,13 +8,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 from einops import reduce, repeat
-from timm.layers import Mlp
-from timm.models.beit import Block
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.models.initialization import initialize
 from tats_ray.models.trajectory import TrajectoryAttention
+from tats_ray.models.transformer import Mlp, SelfBlock
 
 
 class Sampler(Protocol):
@@ -37,7 +36,7 @@ class TrajectoryBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = TrajectoryAttention(width, heads, frames)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), Mlp(width, 4 * width)) if mlp else None
+        self.mlp = nn.Sequential(nn.LayerNorm(width), Mlp(width)) if mlp else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attention(self.attention_norm(tokens))
@@ -158,9 +157,7 @@ class AdaMAESampler(nn.Module):
         super().__init__()
         # Zero at the start; decayed like a matrix, as the code does.
         self.position_embedding = nn.Parameter(torch.zeros(grid.tokens, width))
-        self.block = Block(width, heads, proj_drop=dropout, norm_layer=nn.LayerNorm)
-        # As the code: what the hidden layer gives is not dropped, as timm would.
-        self.block.mlp.drop1 = nn.Identity()
+        self.block = SelfBlock(width, heads, bias=False, dropout=dropout, norm=nn.LayerNorm)
         self.head = nn.Linear(width, 1)
         initialize(self)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import Mlp
-from timm.models.beit import Block  # biases for queries and values only, as VideoMAE has them
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -94,7 +93,7 @@ class Decoder(nn.Module):
             start = nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-0.02, b=0.02)
             mask_token = nn.Parameter(start)
         self.mask_token = mask_token
-        block = CrossBlock if self.crosses else self_block
+        block = CrossBlock if self.crosses else SelfBlock
         self.blocks = Blocks(*(block(width, heads) for _ in range(depth)))
         self.norm = Norm(width)
         self.head = nn.Linear(width, values)
@@ -116,13 +115,96 @@ class Decoder(nn.Module):
 def encoder_blocks(model: ModelSettings, drop_path: float = 0.0) -> Blocks:
     """The encoder's transformer; the drop path grows linearly from 0 to that of the last block."""
     rates = [drop_path * block / max(1, model.depth - 1) for block in range(model.depth)]
-    blocks = Blocks(*(self_block(model.width, model.heads, rate) for rate in rates))
+    blocks = Blocks(*(SelfBlock(model.width, model.heads, drop_path=rate) for rate in rates))
     initialize(blocks)
     return blocks
 
 
-def self_block(width: int, heads: int, drop_path: float = 0.0) -> Block:
-    return Block(width, heads, qkv_bias=True, drop_path=drop_path, norm_layer=Norm)
+class SelfBlock(nn.Module):
+    """Self-attention and a feed-forward part. Written here and not taken from timm, whose import
+    takes as long as PyTorch's own, in every process; names of weights are timm's and VideoMAE's."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        drop_path: float = 0.0,
+        bias: bool = True,
+        dropout: float = 0.0,
+        norm: Callable[[int], nn.Module] = Norm,
+    ) -> None:
+        """
+        Args:
+            drop_path: probability that a clip skips a branch.
+            bias: whether queries and values have one, as VideoMAE's.
+            dropout: behind either branch.
+        """
+        super().__init__()
+        self.norm1 = norm(width)
+        self.attn = SelfAttention(width, heads, bias=bias, dropout=dropout)
+        self.norm2 = norm(width)
+        self.mlp = Mlp(width, dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, d] -> [B, N, d]."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with biases for queries and values only: those of keys would cancel."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, d] -> [B, N, d]."""
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        joint = F.linear(tokens, self.qkv.weight, bias)
+        query, key, value = rearrange(joint, "b n (s h c) -> s b h n c", s=3, h=self.heads)
+        read = F.scaled_dot_product_attention(query, key, value)
+        return self.proj_drop(self.proj(rearrange(read, "b h n c -> b n (h c)")))
+
+
+class Mlp(nn.Module):
+    """The feed-forward part: four times as wide inside."""
+
+    def __init__(self, width: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., d] -> [..., d]."""
+        return self.drop(self.fc2(F.gelu(self.fc1(tokens))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): leaves a branch out for some clips in training, and
+    makes up for it with the others."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """[B, ...] -> [B, ...]."""
+        if not self.training or self.probability == 0:
+            return branch
+        keep = 1 - self.probability
+        kept = branch.new_empty(len(branch), *[1] * (branch.dim() - 1)).bernoulli_(keep)
+        return branch * kept.div_(keep)
 
 
 class CrossBlock(nn.Module):
@@ -137,7 +219,7 @@ class CrossBlock(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.projection = nn.Linear(width, width)
         self.mlp_norm = Norm(width)
-        self.mlp = Mlp(width, 4 * width)
+        self.mlp = Mlp(width)
 
     def forward(self, asked: Tensor, known: Tensor) -> Tensor:
         """[B, q, d] and [B, k, d] -> [B, q, d]."""

@@ -16,7 +16,6 @@ from tats_ray.masking.selection import (
     sampler_input,
     select_visible,
 )
-from tats_ray.models.features import FeatureEncoder
 from tats_ray.models.mae import build_mae
 from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
@@ -56,6 +55,8 @@ class MAETrainer:
         self.inputs = build_inputs(config)
         self._encoder, width, target = None, None, config.model.feature_target
         if target.encoder:
+            from tats_ray.models.features import FeatureEncoder
+
             self._encoder = FeatureEncoder(target, config.grid, config.data.size, device)
             width = self._encoder.width
         self.mae = build_mae(config.model, config.grid, config.run.seed)

@@ -23,7 +23,7 @@ SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "60"))  # of killing
 # Seconds between two kills, on average.
 EVERY = float(os.environ.get("TATS_RAY_KILLER_EVERY", "15"))
 SEED = int(os.environ.get("TATS_RAY_KILLER_SEED", "0"))
-STEPS = max(100, int(SECONDS))
+STEPS = max(100, int(SECONDS * 0.7))  # kills make them last longer
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # the raylet ends with them
 
 pytestmark = [
@@ -83,7 +83,7 @@ class Killer(threading.Thread):
 
 def test_a_killer_changes_nothing(synthetic, tmp_path):
     whole = Run(synthetic, tmp_path, "whole", *SETTINGS)
-    whole.finish()
+    whole.finish(seconds=600 + 2 * SECONDS)
     run = Run(synthetic, tmp_path, "killed", *SETTINGS)
     process = run.start()
     killer = Killer(process)

@@ -45,9 +45,9 @@ class Run:
         STARTED.append(process)
         return process
 
-    def finish(self, *flags: str) -> str:
+    def finish(self, *flags: str, seconds: float = 600) -> str:
         process = self.start(*flags)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=seconds)
         assert process.returncode == 0, output
         return output
 

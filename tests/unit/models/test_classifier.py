@@ -52,10 +52,8 @@ def test_the_head_starts_at_a_thousandth():
 
 def test_drop_path_grows_from_zero_to_the_last_block():
     config = finetune_config("model.depth=5", "classifier.drop_path=0.2")
-    paths = [(b.drop_path1, b.drop_path2) for b in build_classifier(config, 3).blocks]
-    assert all(isinstance(path, torch.nn.Identity) for path in paths[0])
-    for block, pair in enumerate(paths[1:], start=1):
-        assert [path.drop_prob for path in pair] == pytest.approx([0.05 * block] * 2)
+    rates = [block.drop_path.probability for block in build_classifier(config, 3).blocks]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
 def test_features_are_the_autoencoders_with_all_tokens_visible():
