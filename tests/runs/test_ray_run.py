@@ -56,5 +56,7 @@ def test_too_small_a_cluster_is_refused_with_the_numbers(synthetic, tmp_path):
     process = run.start()
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 2
-    assert "Ray" not in output
+    opening, *rest = output.splitlines()
+    assert opening.endswith("on Ray, which is started here")
+    assert not any("Ray" in line for line in rest)
     assert output.splitlines()[-1].startswith("error: the cluster has 1 CPUs, this run needs 2:")

@@ -18,6 +18,8 @@ ORDER = ["errors", "storage", "config", "data", "models", "masking", "rl", "trai
          "tracking", "actors", "controller", "cli"]  # fmt: skip
 # What the configuration may not wait for: it loads every masking system.
 HEAVY = {"torch", "numpy", "ray", "einops", "pyarrow", "mlflow", "decord"}
+# They take longer to import than PyTorch, in every process of a run.
+SLOW = {"timm", "torchvision", "torch._dynamo"}
 
 
 def _imports(path: Path) -> set[str]:
@@ -85,7 +87,9 @@ def test_models_are_a_library():
         *[(path.partition(":")[0], HEAVY) for path in SYSTEMS.values()],
         ("examples.checkerboard", HEAVY),
         ("tats_ray.controller.in_process", {"ray", "decord", "mlflow", "gymnasium"}),
-        ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"}),
+        ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"} | SLOW),
+        ("tats_ray.actors.ppo_algorithm", SLOW),
+        ("tats_ray.actors.train_worker", SLOW),
         ("tats_ray.cli.train", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.controller.finetune", {"ray", "decord", "mlflow", "gymnasium"}),
     ],

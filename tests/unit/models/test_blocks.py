@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from timm.models.beit import Block
@@ -46,18 +43,3 @@ def test_a_block_is_timms(ours, theirs, training):
         output.square().sum().backward()
         results.append([output, given.grad, *(weight.grad for weight in part.parameters())])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
-
-
-def test_pre_training_loads_neither_timm_nor_the_compiler():
-    """They take longer than the rest together, in every process of a run."""
-    parts = "controller.pretrain", "actors.train_worker", "actors.ppo_algorithm", "actors.hub"
-    script = f"""
-import sys
-for part in {parts}:
-    __import__("tats_ray." + part)
-print(sorted({{"timm", "torchvision", "torch._dynamo"}} & sys.modules.keys()))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
