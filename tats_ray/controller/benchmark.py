@@ -53,7 +53,7 @@ class Bench:
 
     def seconds(self) -> float:
         """Takes one step; returns its time."""
-        return _seconds(self.step, self.device)
+        return clock_seconds(self.step, self.device)
 
     def step(self) -> None:
         """One iteration on the same clips."""
@@ -126,7 +126,7 @@ def motion_seconds(config: Config, clips: int) -> float:
         shown = decode_clips(clip_request(data, None, {"path": path}, [0.0])).frames
         places = np.arange(data.frames)[None] * data.stride
         find = partial(clips_motion, request, path, shown, places)
-        return float(np.median([_seconds(find, torch.device("cpu")) for _ in range(clips)]))
+        return float(np.median([clock_seconds(find, torch.device("cpu")) for _ in range(clips)]))
 
 
 def _random_clips(config: Config) -> Clips:
@@ -141,7 +141,8 @@ def _random_clips(config: Config) -> Clips:
     return Clips(frames, aspects, np.arange(count), 0, motion)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def clock_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Time by the clock, the device's work included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()

@@ -44,6 +44,10 @@ class Task:
     rollouts: Config | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def draws(self, step: int) -> bool:
+        """Whether a policy draws masks at a step: it does once its warm-up is over."""
+        return self.rollouts is not None and step >= self.rollouts.sampler_warmup_steps
+
 
 @dataclass(frozen=True)
 class StartingPoint:

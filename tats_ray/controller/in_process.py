@@ -83,7 +83,7 @@ class InProcessExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         config = self._task.rollouts
-        if self.policy is None or config is None or not self._draws(step):
+        if self.policy is None or config is None or not self._task.draws(step):
             return None
         if config.trained_on_own_errors:
             return None
@@ -100,7 +100,7 @@ class InProcessExecutor:
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
         masks, policy = None, self.policy
-        if policy is not None and self._draws(step):
+        if policy is not None and self._task.draws(step):
             visible = None if rollout is None else rollout.visible[:, 0]
             masks = Masks(visible, policy.sampler, policy.version)
         self._scored = self.trainer.train_step(self._clips, masks)
@@ -154,11 +154,6 @@ class InProcessExecutor:
             return UpdateSummary(metrics)
         summary = self.policy.learner.read(learned.update)
         return UpdateSummary(metrics | summary.metrics, summary.skipped)
-
-    def _draws(self, step: int) -> bool:
-        """Whether the policy draws masks at a step: it does once its warm-up is over."""
-        config = self._task.rollouts
-        return config is not None and step >= config.sampler_warmup_steps
 
 
 @contextmanager

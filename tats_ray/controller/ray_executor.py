@@ -53,7 +53,7 @@ class RayExecutor:
 
     def roll_out(self, step: int, batch: ClipBatch) -> Rollout | None:
         config = self._task.rollouts
-        if config is None or not self._draws(step) or config.trained_on_own_errors:
+        if config is None or not self._task.draws(step) or config.trained_on_own_errors:
             self.workers.weights(max(0, step - ITEMS_AHEAD))
             return None
         assert self.algorithm is not None, "rollouts are a matter of RLlib's workers"
@@ -76,7 +76,7 @@ class RayExecutor:
     ) -> None:
         visible: Tensor | None = None
         policy: VersionedWeights | None = None
-        if self.algorithm is not None and self._draws(step):
+        if self.algorithm is not None and self._task.draws(step):
             visible = None if rollout is None else rollout.visible[:, 0]
             complete = visible is not None and len(visible) == len(batch)
             policy = None if complete else self.algorithm.policy
@@ -84,7 +84,7 @@ class RayExecutor:
 
     def learn_from_training(self, step: int, batch: ClipBatch) -> None:
         config = self._task.rollouts
-        if config is None or not config.trained_on_own_errors or not self._draws(step):
+        if config is None or not config.trained_on_own_errors or not self._task.draws(step):
             return
         self._unlearned.append((step, batch))
         self._learn(step, behind=config.rl.staleness)
@@ -135,11 +135,6 @@ class RayExecutor:
         summary = self.algorithm.update(request)
         self._metrics[step + 1] |= summary.metrics
         self._skipped.setdefault(step + 1, []).extend(summary.skipped)
-
-    def _draws(self, step: int) -> bool:
-        """Whether the policy draws masks at a step: it does once its warm-up is over."""
-        config = self._task.rollouts
-        return config is not None and step >= config.sampler_warmup_steps
 
     def _policy_state(self) -> PolicyState | None:
         return None if self.algorithm is None else self.algorithm.learners.state()

@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tats_ray.config import Config
-from tats_ray.controller.benchmark import Bench, motion_seconds, step_flops
+from tats_ray.controller.benchmark import Bench, clock_seconds, motion_seconds, step_flops
 from tats_ray.controller.benchmark_results import Figure
 from tats_ray.masking.adamae import AdaMAESettings
 from tats_ray.models.numerics import default_device
@@ -179,12 +179,8 @@ class _Case:
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """CPU time of all threads of this process, or on a GPU time by the clock."""
-    if device.type != "cuda":
-        started = time.process_time()
-        work()
-        return time.process_time() - started
-    torch.cuda.synchronize(device)
-    started = time.perf_counter()
+    if device.type == "cuda":
+        return clock_seconds(work, device)
+    started = time.process_time()
     work()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    return time.process_time() - started

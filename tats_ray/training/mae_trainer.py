@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,14 @@ from tats_ray.training.trainer import (
 )
 
 _MAE = "mae."  # prefix of the autoencoder's weights in `PretrainingModel`
+
+
+class _Draw(NamedTuple):
+    """Token sets from the policy, before their errors are known."""
+
+    visible: Tensor  # int64 [b, k], as drawn
+    log_probs: Tensor  # float32 [b, N]
+    view: Tensor  # float [b, N, d], what the policy saw
 
 
 class MAETrainer:
@@ -133,7 +141,7 @@ class MAETrainer:
             choice = self._mask_noise(clips)  # of the draw inside the step
         elif masks is not None and self.config.trained_on_own_errors:
             drawn = self._draw(clips, patches, masks)
-            choice = drawn.visible[:, 0]
+            choice = drawn.visible
         else:
             choice = self._visible(clips, patches, masks)
         output = self._reconstruct(clips, pixels, patches, choice)
@@ -143,7 +151,9 @@ class MAETrainer:
         found = {"loss": loss.detach()}
         if len(losses) > 1:
             found |= {f"loss/{name}": term.detach() for name, term in losses.items()}
-        return found, None if drawn is None else self._scored(drawn, patches, output)
+        if drawn is None or masks is None:
+            return found, None
+        return found, self._scored(drawn, clips.first, masks.policy_version, patches, output)
 
     def _reconstruct(
         self, clips: Clips, pixels: Tensor, patches: Tensor, choice: Tensor
@@ -158,28 +168,35 @@ class MAETrainer:
                 None if self._encoder is None else self._encoder(pixels),
             )
 
-    def _draw(self, clips: Clips, patches: Tensor, masks: Masks) -> Rollout:
-        """Token sets of all clips from the policy, without errors yet."""
+    def _draw(self, clips: Clips, patches: Tensor, masks: Masks) -> _Draw:
+        """Draws a token set of every clip from the policy."""
         config, sampler = self.config, masks.sampler
         assert sampler is not None, "the policy draws for all clips"
         view = self._sampler_input(patches)
         with torch.no_grad(), autocast(config.train.precision, self.device):
             log_probs = sampler.log_probs(view)
         visible = draw_without_replacement(log_probs, self._mask_noise(clips), config.visible)
-        nothing = visible.new_zeros(len(clips), 1, 0)
-        return Rollout(
-            clips.first, masks.policy_version, self.step, visible[:, None], nothing,
-            nothing.float(), log_probs, view,
-        )  # fmt: skip
+        return _Draw(visible, log_probs, view)
 
     @torch.no_grad()
-    def _scored(self, drawn: Rollout, patches: Tensor, output: StepOutput) -> Rollout:
+    def _scored(
+        self, drawn: _Draw, first: int, policy_version: int, patches: Tensor, output: StepOutput
+    ) -> Rollout:
         """The draw with the errors that the step's forward pass met."""
         assert output.error is not None, "pixels are a target"
         error = output.error
         if self.config.rl.reward == "copy_clipped_error":
             error = torch.minimum(error, self.mae.copy_error(patches, output.targets))
-        return replace(drawn, targets=output.targets[:, None], error=error[:, None])
+        return Rollout(
+            first=first,
+            policy_version=policy_version,
+            mae_version=self.step,
+            visible=drawn.visible[:, None],
+            targets=output.targets[:, None],
+            error=error[:, None],
+            old_log_probs=drawn.log_probs,
+            view=drawn.view,
+        )
 
     def _visible(self, clips: Clips, patches: Tensor, masks: Masks | None) -> Tensor:
         rolled_out = None if masks is None else masks.rollout_visible
