@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,11 +24,13 @@ _CLOSE_SECONDS = 5.0
 
 
 class RayClipStream:
-    """Decodes ahead in CPU tasks, in order, at most two windows of `data.prefetch_blocks`.
+    """Decodes ahead in CPU tasks, at most two windows of `data.prefetch_blocks`; blocks come in
+    order.
 
     Each window is one Ray Data execution that is drained at once. A single endless execution would
     be simpler, but while its consumer is the slower side Ray Data's scheduling loop spins in the
-    driver and takes a core of its own.
+    driver and takes a core of its own. The next window starts while the last blocks of the one
+    before are still decoded, so that no CPU waits between them.
     """
 
     def __init__(
@@ -50,15 +52,16 @@ class RayClipStream:
         self._book = book
         self._decode_cpus = decode_cpus
         self._wait_seconds = wait_seconds
-        self._ready: deque[Block] = deque()
+        self._next = cursor.block  # the block to give out
+        self._begun = cursor.block  # the first block of which no window has begun
+        self._ready: dict[int, Block] = {}  # by number
         self._changed = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
+        self._windows: list[threading.Thread] = []
         self._batcher = Batcher(self._blocks(), cursor)
-        self._thread = threading.Thread(
-            target=self._decode_ahead, args=(cursor.block,), name="decode-ahead", daemon=True
-        )
-        self._thread.start()
+        with self._changed:
+            self._decode_ahead()
 
     def next_batch(self, first: int, clips: int) -> ClipBatch:
         """The next `clips` clips, by reference.
@@ -72,14 +75,15 @@ class RayClipStream:
         """Stops decoding ahead."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        self._thread.join(timeout=_CLOSE_SECONDS)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for window in self._windows:
+            window.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def _blocks(self) -> Iterator[Block]:
         while True:
             with self._changed:
                 came = self._changed.wait_for(
-                    lambda: self._ready or self._error, self._wait_seconds
+                    lambda: self._next in self._ready or self._error, self._wait_seconds
                 )
                 if self._error is not None:
                     raise own_error(self._error)
@@ -88,28 +92,39 @@ class RayClipStream:
                         f"no decoded clips came within {self._wait_seconds:g} s "
                         "(cluster.wait_seconds); decode tasks may find no free CPU"
                     )
-                block = self._ready.popleft()
-                self._changed.notify_all()
+                block = self._ready.pop(self._next)
+                self._next += 1
+                self._decode_ahead()
             if not block.rows:
                 self._plan.check_broken(self._book.known())
             yield block
 
-    def _decode_ahead(self, number: int) -> None:
-        """Starts the next window whenever less than one is ready."""
+    def _decode_ahead(self) -> None:
+        """Begins the next window where it is time; the caller holds the lock."""
         window = self._plan.data.prefetch_blocks
+        ahead = self._begun - self._next
+        coming = ahead - len(self._ready)
+        if self._closed or ahead > window or coming > window // 2:
+            return
+        self._windows = [thread for thread in self._windows if thread.is_alive()]
+        thread = threading.Thread(
+            target=self._decode_window, args=(self._begun,), name="decode-ahead", daemon=True
+        )
+        self._begun += window
+        self._windows.append(thread)
+        thread.start()
+
+    def _decode_window(self, number: int) -> None:
+        """Decodes the window that begins with a block."""
         try:
-            while True:
+            for ref, rows in self._execute(number, number + self._plan.data.prefetch_blocks):
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or len(self._ready) < window)
                     if self._closed:
                         return
-                for ref, rows in self._execute(number, number + window):
-                    with self._changed:
-                        if self._closed:
-                            return
-                        self._ready.append(Block(number, ref, rows))
-                        self._changed.notify_all()
-                    number += 1
+                    self._ready[number] = Block(number, ref, rows)
+                    self._decode_ahead()
+                    self._changed.notify_all()
+                number += 1
         except BaseException as error:
             with self._changed:
                 self._error = error

@@ -114,13 +114,19 @@ class MaskingPPO(PPO):
 
 
 @contextlib.contextmanager
-def ppo_algorithm(settings: Config, resources: Resources, errors: Path) -> Iterator[MaskingPPO]:
+def ppo_algorithm(
+    settings: Config,
+    resources: Resources,
+    errors: Path,
+    worker: type[MaskingEnvRunner] = MaskingEnvRunner,
+) -> Iterator[MaskingPPO]:
     """Rollout workers, learners and the Algorithm over them; ended with the block.
 
     Args:
         errors: file for what native code writes to stderr meanwhile.
+        worker: class of the rollout workers.
     """
-    algorithm = _build(settings, resources, errors)
+    algorithm = _build(_algorithm_config(settings, resources, worker), settings, errors)
     try:
         yield algorithm
     finally:
@@ -128,13 +134,13 @@ def ppo_algorithm(settings: Config, resources: Resources, errors: Path) -> Itera
             algorithm.stop()
 
 
-def _build(settings: Config, resources: Resources, errors: Path) -> MaskingPPO:
+def _build(config: PPOConfig, settings: Config, errors: Path) -> MaskingPPO:
     """The Algorithm, built anew where one of its processes dies meanwhile."""
     limit, restarts = settings.train.max_failures, 0
     while True:
         try:
             with _meeting(settings), native_stderr_to(errors), _deaths_named():
-                return _algorithm_config(settings, resources).build_algo()
+                return config.copy().build_algo()
         except ray.exceptions.RayActorError as error:
             cause = death_cause(error)
         if restarts == limit:
@@ -159,7 +165,9 @@ def _deaths_named() -> Iterator[None]:
         raise
 
 
-def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
+def _algorithm_config(
+    settings: Config, resources: Resources, worker: type[MaskingEnvRunner]
+) -> PPOConfig:
     """RLlib's settings. Its connectors, its advantages and its loop over minibatches stay unused:
     they double a one-step bandit's observations, bias its advantages and hide divergence."""
     plain = settings.model_dump()
@@ -173,7 +181,7 @@ def _algorithm_config(settings: Config, resources: Resources) -> PPOConfig:
             env_config={"config": plain},
         )
         .env_runners(
-            env_runner_cls=MaskingEnvRunner,
+            env_runner_cls=worker,
             num_env_runners=settings.rollout_workers,
             num_cpus_per_env_runner=resources.runner_cpus,
             num_gpus_per_env_runner=resources.runner_gpus,

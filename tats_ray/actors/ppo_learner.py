@@ -54,7 +54,7 @@ class SamplerModule(TorchRLModule):
         self.precision = config.train.precision
         self.sampler = build_first_policy(config)
 
-    def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+    def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor | None]:
         tokens = batch["tokens"]
         with autocast(self.precision, tokens.device):
             return self.sampler(tokens)._asdict()

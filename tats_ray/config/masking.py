@@ -81,11 +81,11 @@ class MaskingSystem(Protocol):
 
 
 _COUNT = {"count_visible": "self"}
-_SAMPLER = _COUNT | {"build_sampler": "self, token_width"}
 _METHODS = {
     "nothing": _COUNT | {"select": "self, noise, view"},
-    "rollouts": _SAMPLER,
-    "step": _SAMPLER | {"loss": "self, log_probs, targets, error"},
+    "rollouts": _COUNT | {"build_sampler": "self, token_width, critic"},
+    "step": _COUNT
+    | {"build_sampler": "self, token_width", "loss": "self, log_probs, targets, error"},
 }
 _SETTINGS = {"nothing": MaskingSettings, "rollouts": RolloutSettings, "step": StepSettings}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig, Trial
-from tats_ray.controller.benchmark import equal_cost_steps, step_flops, step_seconds
 from tats_ray.controller.run_directory import read_json, write_text
+from tats_ray.controller.step_cost import equal_cost_steps, step_flops, step_seconds
 from tats_ray.controller.trial import TrialFailure, TrialPlan, read_result, run_trial
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import ComponentFailedError

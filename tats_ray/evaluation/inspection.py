@@ -12,7 +12,7 @@ from tats_ray.config import Config
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import (
-    LearnedSystem,
+    StepSystem,
     draw_evenly,
     sampler_input,
     select_visible,
@@ -120,9 +120,8 @@ def _sampler(config: Config, state: RunState) -> Sampler | None:
         return sampler
     if not config.learns_in_step:
         return None
-    joint = (
-        cast(LearnedSystem, config.masking_system).build_sampler(config.sampler_input_width).eval()
-    )
+    system = cast(StepSystem, config.masking_system)
+    joint = system.build_sampler(config.sampler_input_width).eval()
     weights = {
         name.removeprefix("sampler."): value
         for name, value in state.trainer.files["auxiliary"].items()

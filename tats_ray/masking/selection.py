@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tats_ray.models.mae import PatchEmbedding
-    from tats_ray.models.samplers import Sampler
+    from tats_ray.models.samplers import Sampler, TrajectorySampler
 
 
 class FixedSystem(MaskingSystem, Protocol):
@@ -32,18 +32,27 @@ class FixedSystem(MaskingSystem, Protocol):
         ...
 
 
-class LearnedSystem(MaskingSystem, Protocol):
-    """A system that draws from a sampler's policy by Gumbel-top-k."""
+class RolloutSystem(MaskingSystem, Protocol):
+    """A system that draws by Gumbel-top-k from the policy of a sampler that rollouts train."""
 
-    def build_sampler(self, token_width: int) -> nn.Module:
+    def build_sampler(self, token_width: int, critic: bool) -> TrajectorySampler:
         """A sampler with fresh weights over patch tokens of this width, with the methods of
-        `tats_ray.models.samplers.Sampler`; one that rollouts train has those of
-        `TrajectorySampler`."""
+        `TrajectorySampler`.
+
+        Args:
+            critic: whether its `value` is asked for, which is so with `rl.baseline=critic`.
+        """
         ...
 
 
-class StepSystem(LearnedSystem, Protocol):
-    """A learned system whose sampler is trained in the model's own step."""
+class StepSystem(MaskingSystem, Protocol):
+    """A system that draws by Gumbel-top-k from the policy of a sampler that the model's own step
+    trains."""
+
+    def build_sampler(self, token_width: int) -> nn.Module:
+        """A sampler with fresh weights over patch tokens of this width, with the methods of
+        `tats_ray.models.samplers.Sampler`."""
+        ...
 
     def loss(self, log_probs: Tensor, targets: Tensor, error: Tensor) -> Tensor:
         """Scalar loss of the sampler.

@@ -32,7 +32,8 @@ class SamplerSettings(Settings):
     """Side of the groups of tokens that attend to one another as one; attention then costs pool^4
     times less."""
     shared_trunk: bool = False
-    """Whether actor and critic share their blocks, at half the cost."""
+    """Whether actor and critic share their blocks, at half the cost; there is a critic with
+    `rl.baseline=critic` only."""
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> SamplerSettings:
@@ -69,8 +70,17 @@ class TATS:
     def count_visible(self) -> int:
         return visible_per_clip(self.grid.tokens, self.settings.ratio)
 
-    def build_sampler(self, token_width: int) -> TrajectorySampler:
+    def build_sampler(self, token_width: int, critic: bool) -> TrajectorySampler:
         from tats_ray.models.samplers import TrajectorySampler
 
-        form = self.settings.sampler.model_dump(exclude={"reads"})
-        return TrajectorySampler(token_width, self.grid, **form)
+        form = self.settings.sampler
+        trunk: Literal["shared", "own"] = "shared" if form.shared_trunk else "own"
+        return TrajectorySampler(
+            token_width,
+            self.grid,
+            width=form.width,
+            heads=form.heads,
+            mlp=form.mlp,
+            critic=trunk if critic else "none",
+            pool=form.pool,
+        )

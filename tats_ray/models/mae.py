@@ -81,8 +81,10 @@ class MaskedAutoencoder(nn.Module):
     def copy_error(self, patches: Tensor, targets: Tensor) -> Tensor:
         """Error of copying each target from its place one time slice before or after, whichever is
         better, in the unit of the reconstruction error: float32 [B, q]."""
-        everything = torch.arange(self.grid.tokens, device=patches.device)
-        pixels = self.predicted_pixels(patches, everything.expand(len(patches), -1))
+        pixels = patches
+        if self.settings.target.frames is not None:
+            everything = torch.arange(self.grid.tokens, device=patches.device)
+            pixels = self.predicted_pixels(patches, everything.expand(len(patches), -1))
         wanted = reconstruction_target(pixels, self.settings.target)
         return copy_error(wanted, self.grid).gather(1, targets)
 

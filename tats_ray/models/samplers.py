@@ -4,7 +4,7 @@ AdaMAE's with its sampling loss (Bandara et al. 2023, section 3.3; details as it
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from einops import reduce, repeat
@@ -26,7 +26,7 @@ class Sampler(Protocol):
 
 class PolicyOutput(NamedTuple):
     log_probs: Tensor  # float32 [B, N], log-softmax over the tokens
-    value: Tensor  # float32 [B], expected mean reward of the clip
+    value: Tensor | None  # float32 [B], expected mean reward of the clip; None without a critic
 
 
 class TrajectoryBlock(nn.Module):
@@ -85,9 +85,9 @@ class Trunk(nn.Module):
 
 
 class TrajectorySampler(nn.Module):
-    """Policy over tokens (actor) and value of a clip (critic).
+    """Policy over tokens (actor) and, where it has one, value of a clip (critic).
 
-    Both heads start at zero, so an untrained sampler draws exactly like random masking.
+    The heads start at zero, so an untrained sampler draws exactly like random masking.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TrajectorySampler(nn.Module):
         width: int = 384,
         heads: int = 6,
         mlp: bool = False,
-        shared_trunk: bool = False,
+        critic: Literal["own", "shared", "none"] = "own",
         pool: int = 1,
     ) -> None:
         """
@@ -106,7 +106,7 @@ class TrajectorySampler(nn.Module):
             token_width: d of the patch tokens that the sampler reads.
             width: of the sampler itself, divisible by `heads`.
             mlp: adds a feed-forward part behind the attention.
-            shared_trunk: actor and critic on one trunk, at half the cost.
+            critic: on a trunk of its own, or on the actor's at half the cost, or there is none.
             pool: side of the groups of tokens that attend to one another as one; it divides rows
                 and columns of the grid.
 
@@ -117,11 +117,12 @@ class TrajectorySampler(nn.Module):
         trunk = partial(Trunk, token_width, grid, width=width, heads=heads, mlp=mlp, pool=pool)
         self.actor_trunk = trunk()
         self.actor_head = nn.Linear(width, 1, bias=False)  # cancels in the softmax
-        self.critic_trunk = None if shared_trunk else trunk()
-        self.critic_head = nn.Linear(width, 1)
+        self.critic_trunk = trunk() if critic == "own" else None
+        self.critic_head = None if critic == "none" else nn.Linear(width, 1)
         nn.init.zeros_(self.actor_head.weight)
-        nn.init.zeros_(self.critic_head.weight)
-        nn.init.zeros_(self.critic_head.bias)
+        if self.critic_head is not None:
+            nn.init.zeros_(self.critic_head.weight)
+            nn.init.zeros_(self.critic_head.bias)
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """Actor alone: [B, N, token_width] -> float32 [B, N]."""
@@ -136,14 +137,18 @@ class TrajectorySampler(nn.Module):
         """Actor and critic: [B, N, token_width] -> log-probs [B, N] and value [B]."""
         tokens = tokens.detach()
         features = self.actor_trunk(tokens)
+        log_probs = self._log_probs(features)
+        if self.critic_head is None:
+            return PolicyOutput(log_probs, None)
         critic = features if self.critic_trunk is None else self.critic_trunk(tokens)
-        return PolicyOutput(self._log_probs(features), self._value(critic))
+        return PolicyOutput(log_probs, self._value(critic))
 
     def _log_probs(self, features: Tensor) -> Tensor:
         logits = self.actor_head(features).float().squeeze(-1)
         return logits.log_softmax(dim=-1)
 
     def _value(self, features: Tensor) -> Tensor:
+        assert self.critic_head is not None, "it was built without a critic"
         return self.critic_head(features.mean(dim=1)).float().squeeze(-1)
 
 

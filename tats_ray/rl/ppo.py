@@ -25,15 +25,16 @@ class PPOBatch(NamedTuple):
     visible: Tensor  # int64 [B, D, k], as drawn
     targets: Tensor  # int64 [B, D, q]
     advantage: Tensor  # float32 [B, D, q] or [B, D]
-    value_target: Tensor  # float32 [B]
+    value_target: Tensor  # float32 [B], what the critic should say
 
 
 class PPOLoss(NamedTuple):
-    """Total loss and the metrics that show PPO's health; all are scalars on the device."""
+    """Total loss and the metrics that show PPO's health; all are scalars on the device, and
+    `value` is None without a critic."""
 
     total: Tensor
     policy: Tensor
-    value: Tensor
+    value: Tensor | None
     entropy: Tensor
     kl: Tensor
     clip_fraction: Tensor
@@ -59,9 +60,12 @@ def ppo_loss(new: PolicyOutput, batch: PPOBatch, settings: RLSettings) -> PPOLos
     else:
         gain = new_log * batch.advantage
     policy = -gain.mean()
-    value = (new.value - batch.value_target).square().mean()
+    total, value = policy, None
+    if new.value is not None:
+        value = (new.value - batch.value_target).square().mean()
+        total = total + VALUE_COEFFICIENT * value
     entropy = -(new.log_probs.exp() * new.log_probs).sum(dim=1).mean()
-    total = policy + VALUE_COEFFICIENT * value - settings.entropy_coefficient * entropy
+    total = total - settings.entropy_coefficient * entropy
     with torch.no_grad():
         kl = (ratio - 1 - log_ratio).mean()  # Schulman's k3 estimate, never negative
         clip_fraction = ((ratio - 1).abs() > settings.clip).float().mean()
@@ -118,12 +122,12 @@ class Advantages(NamedTuple):
     value_target: Tensor  # float32 [B], what the critic should have said
 
 
-def compute_advantages(error: Tensor, value: Tensor, settings: RLSettings) -> Advantages:
+def compute_advantages(error: Tensor, value: Tensor | None, settings: RLSettings) -> Advantages:
     """Reward - baseline, then whitening.
 
     Args:
         error: float32 [B, D, q], per-token reconstruction errors of D draws.
-        value: float32 [B], the critic's expectation before the update.
+        value: float32 [B], the critic's expectation before the update; None without a critic.
     """
     reward = settings.reward_sign * error
     value_target = reward.mean(dim=(1, 2))
@@ -131,6 +135,7 @@ def compute_advantages(error: Tensor, value: Tensor, settings: RLSettings) -> Ad
         reward = reward.mean(dim=2)  # [B, D]
     shape = (-1,) + (1,) * (reward.dim() - 1)
     if settings.baseline == "critic":
+        assert value is not None, "the baseline is the critic's"
         reward = reward - value.view(shape)
     elif settings.baseline == "group":
         reward = reward - value_target.view(shape)

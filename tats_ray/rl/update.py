@@ -14,7 +14,7 @@ from tats_ray.config.rl import RLSettings
 from tats_ray.models.numerics import Fault, Ranks, autocast, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
-from tats_ray.rl.ppo import PPOBatch, PPOLoss, compute_advantages, ppo_loss
+from tats_ray.rl.ppo import PPOBatch, compute_advantages, ppo_loss
 from tats_ray.rl.rollout import Rollout
 
 Policy = Callable[[Tensor], PolicyOutput]  # patch tokens [B, N, d] -> log-probs and value
@@ -24,7 +24,7 @@ Policy = Callable[[Tensor], PolicyOutput]  # patch tokens [B, N, d] -> log-probs
 class UpdateTrace:
     """What the minibatches of one update left on the device, one entry per minibatch."""
 
-    losses: list[PPOLoss]
+    losses: list[dict[str, Tensor]]  # the parts of `PPOLoss` that there are
     norms: list[Tensor]  # of the gradient before clipping
     own_faults: list[Tensor]  # as `GuardedOptimizer.own_fault`
 
@@ -50,9 +50,10 @@ def build_ppo_batch(
     Args:
         tokens: [B, N, d], the policy's state of the clips.
     """
-    device = tokens.device
-    with autocast(precision, device):
-        value = sampler.value(tokens)
+    device, value = tokens.device, None
+    if settings.baseline == "critic":
+        with autocast(precision, device):
+            value = sampler.value(tokens)
     rollout = rollout.to(device)
     advantages = compute_advantages(rollout.error, value, settings)
     return PPOBatch(
@@ -89,7 +90,8 @@ def ppo_update(
         spread(loss.total).backward()
         trace.norms.append(optimizer.step(settings.lr))
         trace.own_faults.append(optimizer.own_fault)
-        trace.losses.append(PPOLoss(*(part.detach() for part in loss)))
+        parts = loss._asdict().items()
+        trace.losses.append({name: part.detach() for name, part in parts if part is not None})
     return trace
 
 
@@ -107,25 +109,25 @@ def read_update(
         NonFiniteError: more than `train.skip_nonfinite` gradients of the run were not finite; from
             the one too many on, the sampler has not changed.
     """
-    table = torch.stack([torch.stack(list(loss)) for loss in trace.losses])
+    names = list(trace.losses[0])
+    table = torch.stack([torch.stack(list(loss.values())) for loss in trace.losses])
     head = torch.cat([table.mean(dim=0), table[:, -1].amax()[None]])
     values = torch.cat([head, torch.stack(trace.norms)]).tolist()
     good = [math.isfinite(norm) for norm in values[len(head) :]]
-    metrics = _named(values[: len(head)])
+    metrics = _named(names, values[: len(head)])
     skipped = []
     if not all(good):
         learners, at_fault = locate(ranks, torch.stack(trace.own_faults).amax(), clips)
         where = f", PPO learner {', '.join(map(str, learners))}" if ranks.size > 1 else ""
         fault = Fault(
             f"step {step + 1}{where}: PPO's gradient or loss is not finite (policy loss "
-            f"{metrics['ppo/policy']:.3g}, value loss {metrics['ppo/value']:.3g}, largest ratio "
-            f"{metrics['ppo/ratio_max']:.3g})",
+            f"{metrics['ppo/policy']:.3g}, largest ratio {metrics['ppo/ratio_max']:.3g})",
             at_fault,
         )
         skipped = [optimizer.skip(fault, good.count(False), _REMEDY)]
         rest = table[good]
         mean = torch.cat([rest.mean(dim=0), rest[:, -1].amax()[None]]) if len(rest) else None
-        metrics = {} if mean is None else _named(mean.tolist())
+        metrics = {} if mean is None else _named(names, mean.tolist())
     if optimizer.skip_limit:
         metrics["ppo/skipped_updates"] = float(optimizer.skipped)
     return UpdateSummary(metrics, skipped)
@@ -134,7 +136,7 @@ def read_update(
 _REMEDY = "lower rl.lr, or let train.skip_nonfinite such updates be left out"
 
 
-def _named(values: list[float]) -> dict[str, float]:
-    """Means in the order of `PPOLoss`, then the largest ratio."""
-    metrics = dict(zip(PPOLoss._fields, values[:-1], strict=True)) | {"ratio_max": values[-1]}
+def _named(names: list[str], values: list[float]) -> dict[str, float]:
+    """Means of the parts of the loss, then the largest ratio."""
+    metrics = dict(zip(names, values[:-1], strict=True)) | {"ratio_max": values[-1]}
     return {f"ppo/{name}": value for name, value in metrics.items()}

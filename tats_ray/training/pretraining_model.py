@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tats_ray.config import Config
 from tats_ray.config.masking import StepSettings
 from tats_ray.masking.selection import (
-    LearnedSystem,
+    RolloutSystem,
     StepSystem,
     draw_without_replacement,
     sampler_input,
@@ -127,12 +127,12 @@ def build_pretraining_model(
 
 def build_policy(config: Config) -> TrajectorySampler:
     """A freshly initialised sampler of a system that rollouts train."""
-    system = cast(LearnedSystem, config.masking_system)
-    sampler = seeded(
+    system = cast(RolloutSystem, config.masking_system)
+    critic = config.rl.baseline == "critic"
+    return seeded(
         config.run.seed + 1,  # not the autoencoder's numbers
-        lambda: system.build_sampler(config.sampler_input_width),
+        lambda: system.build_sampler(config.sampler_input_width, critic),
     )
-    return cast(TrajectorySampler, sampler)
 
 
 def _decoder_loss(

@@ -49,13 +49,15 @@ class _Golden:
         (report,) = completed.reports
         sampler = self.executor.policy.sampler
         gradient = torch.cat([p.grad.flatten() for p in sampler.parameters()])
+        metrics = report.metrics
+        value = {"value_loss": metrics["ppo/value"]} if "ppo/value" in metrics else {}
         self.records.append(
-            {
-                "loss": report.metrics["loss"],
+            value
+            | {
+                "loss": metrics["loss"],
                 "reward": float(self.rollout.error.mean()),
-                "policy_loss": report.metrics["ppo/policy"],
-                "value_loss": report.metrics["ppo/value"],
-                "entropy": report.metrics["ppo/entropy"],
+                "policy_loss": metrics["ppo/policy"],
+                "entropy": metrics["ppo/entropy"],
                 "sampler_gradient_norm": gradient.norm().item(),
                 "sampler_gradient_sum": gradient.sum().item(),
                 "visible_sum": float(self.rollout.visible.sum()),

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tats_ray"
 # Lowest first: a package may import itself and what stands before it.
 ORDER = ["errors", "storage", "config", "data", "models", "masking", "rl", "training", "evaluation",
-         "tracking", "actors", "controller", "cli"]  # fmt: skip
+         "tracking", "actors", "controller", "benchmarks", "cli"]  # fmt: skip
 # What the configuration may not wait for: it loads every masking system.
 HEAVY = {"torch", "numpy", "ray", "einops", "pyarrow", "mlflow", "decord"}
 # They take longer to import than PyTorch, in every process of a run.

@@ -59,7 +59,7 @@ def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
     open_groups = write_numbered(tmp_path, x264(".mp4", 12, 2, "open-gop=1"))
     closed = write_numbered(tmp_path, x264(".mkv", 12, 2))
     words = [str(open_groups), "data.frames=4", str(closed), "data.stride=2"]
-    assert benchmark_main(["decode", "--clips", "2", *words]) == 0
+    assert benchmark_main(["decode", "--repeats", "2", *words]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(rf"{open_groups}: seek \d+ ms/clip, decord (\d+ ms|fails)", first)
     assert re.fullmatch(rf"{closed}: decord \d+ ms/clip, decord \d+ ms", second)
@@ -67,4 +67,4 @@ def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
 
 def test_an_unknown_benchmark_is_refused(capsys):
     assert benchmark_main(["stop"]) == 2
-    assert "jobs/benchmark.py step|decode" in capsys.readouterr().err
+    assert "jobs/benchmark.py step|sampler|" in capsys.readouterr().err

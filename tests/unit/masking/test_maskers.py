@@ -46,7 +46,8 @@ def test_draws_are_distinct_and_counted(name):
     config = tiny_config(f"masking.system={name}", "data.size=64")
     system, sampler = config.masking_system, None
     if system.trained_by != "nothing":
-        sampler = system.build_sampler(config.model.width)
+        critic = {"critic": False} if system.trained_by == "rollouts" else {}
+        sampler = system.build_sampler(config.model.width, **critic)
     view = _view(config, system.reads, 50)
     visible = select_visible(system, _noise(50, config.grid.tokens), view, sampler)
     assert visible.shape == (50, config.visible)

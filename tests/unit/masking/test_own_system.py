@@ -145,7 +145,7 @@ class Unseeing(Whole):
         ("Uncounted", r"needs `count_visible\(self\)`"),
         ("Unasked", r"needs `select\(self, noise, view\)`"),
         ("Untrained", "needs `Settings`, a subclass of tats_ray.config.masking.RolloutSettings"),
-        ("Undecided", r"needs `build_sampler\(self, token_width\)`"),
+        ("Undecided", r"needs `build_sampler\(self, token_width, critic\)`"),
         ("Unseeing", "must read tokens"),
         ("CPU", "is not a class"),
     ],
@@ -167,23 +167,23 @@ class Linear(torch.nn.Module):
     def log_probs(self, tokens):
         return self.head(tokens.detach()).squeeze(-1).log_softmax(dim=1)
 
-    def value(self, tokens):
-        return tokens.detach().mean(dim=(1, 2))
-
     def forward(self, tokens):
-        return PolicyOutput(self.log_probs(tokens), self.value(tokens))
+        return PolicyOutput(self.log_probs(tokens), None)
 
 
 class Taught(Whole):
     Settings = RolloutSettings
     reads, trained_by = "tokens", "rollouts"
 
-    def build_sampler(self, token_width):
+    def build_sampler(self, token_width, critic):
+        assert not critic, "nothing is subtracted"
         return Linear(token_width)
 
 
 def test_rollouts_train_the_sampler_of_a_system_of_ones_own():
-    config = tiny_config(f"masking.system={HERE}:Taught", "masking.warmup_steps=3")
+    config = tiny_config(
+        f"masking.system={HERE}:Taught", "masking.warmup_steps=3", "rl.baseline=none"
+    )
     assert config.learns_by_rollouts
     assert (config.sampler_warmup_steps, config.rollout_clips) == (3, 8)
     policy, again = build_policy(config), build_policy(config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tats_ray.controller.benchmark import step_flops
+from tats_ray.controller.step_cost import step_flops
 from tats_ray.models.mae import build_mae, target_index
 from tats_ray.models.transformer import CrossBlock
 from tests.conftest import tiny_config

@@ -15,7 +15,7 @@ def _sampler(**settings):
     return seeded(0, lambda: TrajectorySampler(20, GRID, width=12, heads=2, **settings))
 
 
-@pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"shared_trunk": True}, {"pool": 3}])
+@pytest.mark.parametrize("settings", [{}, {"mlp": True}, {"critic": "shared"}, {"pool": 3}])
 def test_an_untrained_sampler_is_uniform_and_values_nothing(settings):
     output = _sampler(**settings)(torch.randn(4, GRID.tokens, 20))
     assert torch.allclose(output.log_probs.exp(), torch.full((4, GRID.tokens), 1 / GRID.tokens))
@@ -41,13 +41,20 @@ def test_no_gradient_reaches_the_tokens():
     assert tokens.grad is None
 
 
-def test_a_shared_trunk_halves_the_network():
-    own, shared = (
+def test_a_shared_trunk_halves_the_network_and_an_actor_alone_is_its_actor():
+    own, shared, alone = (
         sum(parameter.numel() for parameter in sampler.parameters())
-        for sampler in (_sampler(), _sampler(shared_trunk=True))
+        for sampler in (_sampler(), _sampler(critic="shared"), _sampler(critic="none"))
     )
     heads = 12 + 13  # weights of both, bias of the critic's
     assert own - heads == 2 * (shared - heads)
+    assert alone == shared - 13
+    tokens = torch.randn(4, GRID.tokens, 20)
+    whole, actor = _sampler(), _sampler(critic="none")
+    for name, weight in actor.state_dict().items():
+        assert torch.equal(weight, whole.state_dict()[name]), "the same start weights"
+    assert actor(tokens).value is None
+    assert torch.equal(actor(tokens).log_probs, whole(tokens).log_probs)
 
 
 def test_heads_that_do_not_divide_the_width_are_named():

@@ -136,6 +136,20 @@ def test_gradient_equals_finite_differences_of_the_reference(settings):
         )
 
 
+def test_without_a_critic_the_loss_has_no_value_error():
+    section = RLSettings()
+    new_scores, value, batch = _case(section, 2)
+    scores = torch.from_numpy(new_scores)
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    output = PolicyOutput(scores.log_softmax(1), None)
+    got = ppo_loss(output, PPOBatch(tokens=torch.empty(0), **tensors), section)
+    wanted = _reference(new_scores, value, batch, section)
+    assert got.value is None
+    assert got.total.item() == pytest.approx(
+        wanted["total"] - VALUE_COEFFICIENT * wanted["value"], abs=1e-9
+    )
+
+
 def test_the_first_epoch_has_ratio_one_and_no_clipping():
     section = RLSettings()
     _, value, batch = _case(section, 1)

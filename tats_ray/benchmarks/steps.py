@@ -3,11 +3,11 @@ steps in turn, so that whatever else the machine does falls on all of them alike
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tats_ray.benchmarks.results import Figure
 from tats_ray.config import Config
-from tats_ray.controller.benchmark import Bench, clock_seconds, motion_seconds, step_flops
-from tats_ray.controller.benchmark_results import Figure
+from tats_ray.controller.step_cost import Bench, busy_seconds, motion_seconds, step_flops
 from tats_ray.masking.adamae import AdaMAESettings
 from tats_ray.models.numerics import default_device
+from tats_ray.storage import replacing
 
 REFERENCE = "reference"
 _WARM_UP_STEPS = 3
@@ -46,20 +47,14 @@ class StepCost:
     losses: tuple[float, float]
 
     @property
-    def median(self) -> float:
-        """Seconds per clip."""
-        return float(np.median(self.seconds))
-
-    @property
-    def spread(self) -> float:
-        """Half of the range that the middle half of the repeats spans, as a share of the median."""
-        low, high = np.percentile(self.seconds, [25, 75])
-        return float((high - low) / 2 / self.median)
+    def time(self) -> Figure:
+        """Of a clip."""
+        return Figure.of(self.seconds, "s/clip")
 
     def figures(self) -> dict[str, Figure]:
         """What is kept from one measurement to the next."""
         return {
-            "step": Figure(self.median, "s/clip", "time", self.spread),
+            "step": self.time,
             "activations": Figure(self.activations / 2**20, "MiB/clip", "memory"),
             "operations": Figure(self.flops / 1e9, "GFLOP/clip"),
         }
@@ -75,6 +70,21 @@ def measure_steps(configs: dict[str, Config], repeats: int) -> dict[str, StepCos
     seconds = [[case.seconds() for case in cases.values()] for _ in range(repeats)]
     table = np.array(seconds)
     return {name: case.cost(table[:, column]) for column, (name, case) in enumerate(cases.items())}
+
+
+def profile_step(config: Config, path: Path) -> None:
+    """Writes a trace of one step, for chrome://tracing or Perfetto.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    bench = Bench(config, default_device())
+    for _ in range(_WARM_UP_STEPS):
+        bench.step()
+    with torch.profiler.profile() as profiler:
+        bench.step()
+    with replacing(path) as aside:
+        profiler.export_chrome_trace(str(aside))
 
 
 def reference_config(config: Config) -> Config:
@@ -156,7 +166,7 @@ class _Case:
 
     def seconds(self) -> float:
         """Of one step, per clip."""
-        return _seconds(self._step, self._bench.device) / self._clips
+        return busy_seconds(self._step, self._bench.device) / self._clips
 
     def cost(self, seconds: np.ndarray) -> StepCost:
         losses = self._bench.losses()
@@ -175,12 +185,3 @@ class _Case:
             kernel = sdpa_kernel(SDPBackend.MATH)
         with kernel:
             self._bench.step()
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """CPU time of all threads of this process, or on a GPU time by the clock."""
-    if device.type == "cuda":
-        return clock_seconds(work, device)
-    started = time.process_time()
-    work()
-    return time.process_time() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tats_ray.controller.step_benchmark import (
+from tats_ray.benchmarks.steps import (
     REFERENCE,
     SavedActivations,
     measure_steps,

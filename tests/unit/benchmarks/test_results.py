@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tats_ray.controller.benchmark_results import Figure, machine, record, regressions
+from tats_ray.benchmarks.results import Figure, machine, record, regressions
 from tats_ray.errors import StorageError
 
 

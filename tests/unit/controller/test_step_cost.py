@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tats_ray.controller.benchmark import equal_cost_steps, step_flops
+from tats_ray.controller.step_cost import equal_cost_steps, step_flops
 from tests.conftest import tiny_config
 
 

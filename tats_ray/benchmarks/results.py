@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tats_ray.errors import StorageError
 from tats_ray.storage import replacing
 
@@ -32,6 +34,12 @@ class Figure:
     unit: str
     kind: Kind = "other"
     spread: float = 0.0
+
+    @staticmethod
+    def of(times: np.ndarray, unit: str) -> Figure:
+        """The median of repeated times, with their spread."""
+        median, (low, high) = float(np.median(times)), np.percentile(times, [25, 75])
+        return Figure(median, unit, "time", float((high - low) / 2 / median))
 
 
 def record(folder: Path, benchmark: str, figures: Mapping[str, Figure]) -> list[str]:

@@ -45,7 +45,7 @@ class Bench:
             config = config.model_copy(update={"masking": masking})
         manifest = pa.table({"path": pa.array([], pa.string())})
         task = pretraining_task(config, manifest)
-        self.clips = _random_clips(config)
+        self.clips = random_clips(config)
         self.executor = InProcessExecutor(task, self, Quarantine(), device)
         self.device = device
         self._losses: list[float] = []
@@ -129,7 +129,8 @@ def motion_seconds(config: Config, clips: int) -> float:
         return float(np.median([clock_seconds(find, torch.device("cpu")) for _ in range(clips)]))
 
 
-def _random_clips(config: Config) -> Clips:
+def random_clips(config: Config) -> Clips:
+    """A batch of noise, with motion where the system reads it."""
     data, count = config.data, config.train.batch_size
     shape = (count, data.frames, data.stored_height, data.stored_width, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -139,6 +140,15 @@ def _random_clips(config: Config) -> Clips:
         motion = np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
     aspects = np.full(count, data.stored_width / data.stored_height)
     return Clips(frames, aspects, np.arange(count), 0, motion)
+
+
+def busy_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """CPU time of all threads of this process, or on a GPU time by the clock."""
+    if device.type == "cuda":
+        return clock_seconds(work, device)
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 def clock_seconds(work: Callable[[], object], device: torch.device) -> float:
