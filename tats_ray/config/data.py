@@ -98,6 +98,9 @@ class ClipSettings(Settings):
     """Blocks decoded ahead; at most twice as many wait in memory."""
     repeats: int = Field(1, ge=1)
     """Clips taken out of one decoding of a video."""
+    frame_cache: str | None = None
+    """Folder for the decoded frames of whole videos at the stored size, for sets that fit there;
+    empty: clips are decoded each time."""
     augment: AugmentSettings = AugmentSettings()
 
 

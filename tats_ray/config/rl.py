@@ -34,7 +34,9 @@ class RLSettings(Settings):
     credit_level: Literal["token", "set"] = "set"
     """Who carries a reward: every token its own, or the set their mean."""
     log_prob_over: Literal["masked", "visible"] = "visible"
-    """Whose log-probability the advantage multiplies."""
+    """Whose log-probability the advantage multiplies. Visible tokens have no error of their own:
+    with credit_level=token the masked ones stand for them, each weighed by how likely it was to be
+    visible."""
     reward: Literal["error", "copy_clipped_error"] = "copy_clipped_error"
     """The reconstruction error, or at most the error of copying the token from its place one
     time slice before or after."""
@@ -71,11 +73,6 @@ class RLSettings(Settings):
 
     @model_validator(mode="after")
     def credit_fits_the_action(self) -> RLSettings:
-        if self.credit_level == "token" and self.log_prob_over == "visible":
-            raise ValueError(
-                "log_prob_over 'visible' has no per-token error (visible tokens are not "
-                "reconstructed): set rl.credit_level=set or rl.log_prob_over=masked"
-            )
         if self.set_log_prob == "plackett_luce" and (
             self.credit_level != "set" or self.log_prob_over != "visible"
         ):

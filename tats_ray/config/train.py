@@ -78,3 +78,9 @@ class TrainSettings(Settings):
         """Rates scaled with the batch."""
         final = self.min_lr * self.batch_size / 256
         return Schedule(self.lr, final, self.warmup_steps, self.steps)
+
+
+class PretrainSettings(TrainSettings):
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the autoencoder's weights, which is then what is evaluated and
+    fine-tuned; empty: none is kept."""

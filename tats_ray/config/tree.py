@@ -18,10 +18,12 @@ from tats_ray.config.masking import (
     system_class,
 )
 from tats_ray.config.rl import RLSettings
+from tats_ray.config.train import PretrainSettings
 
 
 class Config(JobConfig):
     data: DataSettings = DataSettings()
+    train: PretrainSettings = PretrainSettings()
     masking: SerializeAsAny[MaskingSettings] = Field(default_factory=default_settings)
     rl: RLSettings = RLSettings()
 

@@ -34,7 +34,7 @@ from tats_ray.storage import writing
 from tats_ray.tracking.console import log
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import log_probe, save_confusion
-from tats_ray.training.checkpoint import newest_checkpoint, read_progress, read_tensors
+from tats_ray.training.checkpoint import newest_checkpoint, read_autoencoder, read_progress
 
 _TASKS_PER_GPU = 8  # each holds a model and a CUDA context of its own
 
@@ -57,7 +57,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     checkpoint = newest_checkpoint(Path(config.probe.checkpoint).absolute())
     step = read_progress(checkpoint).step
     data = read_probe_data(config.probe)
-    weights = read_tensors(checkpoint, "mae")
+    weights = read_autoencoder(checkpoint)
     try:
         found = [_features(config, weights, name, table) for name, table in data.manifests]
     except CheckpointError as error:

@@ -6,12 +6,15 @@ This module runs inside the decoder process (`decoder_process`) and imports neit
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tats_ray.data.container import REPAIR, quarter_turns, regular_file
+from tats_ray.data.frame_cache import cache_file, cached_frames
 from tats_ray.data.motion.prior import MotionRequest, clips_motion
 from tats_ray.data.sampling import (
     frame_indices,
@@ -20,7 +23,7 @@ from tats_ray.data.sampling import (
     window_indices,
 )
 from tats_ray.data.video_index import Reading, VideoIndex, read_frames, seek_index, video_index
-from tats_ray.errors import VideoDecodeError
+from tats_ray.errors import StorageError, VideoDecodeError
 
 _INEXACT = (
     "decord: its groups of pictures, time stamps or codec make decord give other frames than those "
@@ -56,6 +59,7 @@ class DecodeRequest:
     motion: MotionRequest | None = None
     sampling: Sampling = "dense"
     prepared: PreparedVideo | None = None  # None: looked at here
+    cache: str | None = None  # folder of decoded videos
 
     def indices(self, total: int) -> np.ndarray:
         """Frame numbers of every clip, int64 [R, T], in a video of `total` frames."""
@@ -102,7 +106,7 @@ def decode_clips(request: DecodeRequest) -> DecodedClips:
 
 
 def _decode_pictures(request: DecodeRequest) -> _Pictures:
-    _check_file(request)
+    version = _check_file(request)
     index = _find_index(request)
     if request.decoder == "decord" and index.reading != "decord":
         raise VideoDecodeError(request.path, _INEXACT)
@@ -110,25 +114,36 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
     reasons = []
     if by_decord:
         try:
+            if request.cache is not None:
+                return _decode_cached(request, index, version, _all_by_decord)
             return _decode_decord(request, index)
+        except StorageError:
+            raise
         # Decoders raise types of their own (DECORDError derives from Exception alone).
         except Exception as error:
             reasons.append(f"decord: {_reason(error)}")
     if request.decoder != "decord":
         try:
+            if request.cache is not None:
+                return _decode_cached(request, index, version, _all_by_pyav)
             return _decode_pyav(request, index)
+        except StorageError:
+            raise
         except Exception as error:
             reasons.append(f"pyav: {_reason(error)}; {REPAIR}")
     raise VideoDecodeError(request.path, "; ".join(reasons))
 
 
-def _check_file(request: DecodeRequest) -> None:
+def _check_file(request: DecodeRequest) -> tuple[int, int]:
+    """Size and time of change of the file, which are those of the prepared video if there is one.
+
+    Raises:
+        VideoDecodeError: they are not.
+    """
     status, prepared = regular_file(request.path), request.prepared
-    if prepared is None or (status.st_size, status.st_mtime_ns) == (
-        prepared.bytes,
-        prepared.mtime_ns,
-    ):
-        return
+    version = (status.st_size, status.st_mtime_ns)
+    if prepared is None or version == (prepared.bytes, prepared.mtime_ns):
+        return version
     raise VideoDecodeError(
         request.path,
         f"was replaced since its manifest was made ({prepared.bytes} bytes then, {status.st_size} "
@@ -146,30 +161,65 @@ def _find_index(request: DecodeRequest) -> VideoIndex:
         raise VideoDecodeError(request.path, f"pyav: {_reason(error)}; {REPAIR}") from None
 
 
-def _decode_decord(request: DecodeRequest, index: VideoIndex) -> _Pictures:
-    import decord
-
-    reader = decord.VideoReader(
-        request.path, num_threads=1, height=request.height, width=request.width
-    )
+def _decode_cached(
+    request: DecodeRequest,
+    index: VideoIndex,
+    version: tuple[int, int],
+    decode: Callable[[DecodeRequest, VideoIndex], Iterator[np.ndarray]],
+) -> _Pictures:
+    """From the cache, where all frames of the video are put first if they are not there."""
+    assert request.cache is not None, "asked for with a cache"
+    shape = (index.frames, request.height, request.width, 3)
+    file = cache_file(Path(request.cache), request.path, version, shape)
+    frames = cached_frames(file, shape, lambda: decode(request, index))
     indices = request.indices(index.frames)
-    frames = reader.get_batch(indices.reshape(-1)).asnumpy()
+    return _Pictures(frames[indices], indices)
+
+
+def _decode_decord(request: DecodeRequest, index: VideoIndex) -> _Pictures:
+    indices = request.indices(index.frames)
+    frames = _decord_reader(request).get_batch(indices.reshape(-1)).asnumpy()
     return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
 
 
+def _all_by_decord(request: DecodeRequest, index: VideoIndex) -> Iterator[np.ndarray]:
+    reader, size = _decord_reader(request), 64
+    for start in range(0, index.frames, size):
+        numbers = range(start, min(start + size, index.frames))
+        yield reader.get_batch(list(numbers)).asnumpy()
+
+
+def _decord_reader(request: DecodeRequest) -> Any:
+    import decord
+
+    return decord.VideoReader(
+        request.path, num_threads=1, height=request.height, width=request.width
+    )
+
+
 def _decode_pyav(request: DecodeRequest, index: VideoIndex) -> _Pictures:
+    indices = request.indices(index.frames)
+    pictures = dict(_pyav_frames(request, index, indices.reshape(-1).tolist()))
+    frames = np.stack([pictures[number] for number in indices.reshape(-1).tolist()])
+    return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
+
+
+def _all_by_pyav(request: DecodeRequest, index: VideoIndex) -> Iterator[np.ndarray]:
+    for _, picture in _pyav_frames(request, index, range(index.frames)):
+        yield picture[None]
+
+
+def _pyav_frames(
+    request: DecodeRequest, index: VideoIndex, numbers: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames as they are to be shown, by ascending numbers, each once."""
     from av.video.reformatter import VideoReformatter
 
     if index.reading != "in_order" and not index.stamps:
         index = replace(seek_index(request.path), frames=index.frames)
-    indices = request.indices(index.frames)
     scaler = VideoReformatter()  # one for all frames: a frame's own takes most of the time
-    pictures = {
-        number: upright(frame, scaler, request.height, request.width)
-        for number, frame in read_frames(request.path, index, indices.reshape(-1).tolist())
-    }
-    frames = np.stack([pictures[number] for number in indices.reshape(-1).tolist()])
-    return _Pictures(frames.reshape(*indices.shape, *frames.shape[1:]), indices)
+    for number, frame in read_frames(request.path, index, numbers):
+        yield number, upright(frame, scaler, request.height, request.width)
 
 
 def upright(frame: Any, scaler: Any, height: int, width: int) -> np.ndarray:

@@ -143,6 +143,7 @@ def clip_request(
         motion=motion,
         sampling=sampling,
         prepared=prepared_video(video),
+        cache=data.frame_cache,
     )
 
 

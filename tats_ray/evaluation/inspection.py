@@ -22,7 +22,7 @@ from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
-from tats_ray.training.checkpoint import RunState
+from tats_ray.training.checkpoint import AVERAGE, RunState
 from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
@@ -50,7 +50,8 @@ class Inspector:
     def __init__(self, config: Config, state: RunState) -> None:
         self.config = config
         self.mae: MaskedAutoencoder = build_mae(config.model, config.grid, config.run.seed).eval()
-        load_model_state(self.mae, state.trainer.files["mae"])
+        files = state.trainer.files
+        load_model_state(self.mae, files.get(AVERAGE, files["mae"]))
         self.sampler = _sampler(config, state)
 
     @torch.no_grad()

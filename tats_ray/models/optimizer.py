@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tats_ray.config.train import Schedule
 from tats_ray.errors import NonFiniteError
@@ -43,6 +45,23 @@ def learning_rate(schedule: Schedule, step: int) -> float:
     progress = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
     fall = 0.5 * (1 + math.cos(math.pi * progress))
     return final + (peak - final) * fall
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights (Polyak and Juditsky 1992).
+
+    Attributes:
+        model: a copy of the model with the averaged weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._mix = get_ema_multi_avg_fn(decay)
+
+    def update(self, model: nn.Module) -> None:
+        """Takes in the model's weights behind a step; nothing synchronises."""
+        mine, theirs = list(self.model.parameters()), list(model.parameters())
+        self._mix(mine, [weights.detach() for weights in theirs], 0)
 
 
 class GuardedOptimizer:

@@ -14,6 +14,7 @@ from tats_ray.models.tokens import masked_index
 
 # Log-ratios are clamped to +- this before exp, which would overflow where the policy has run away.
 LOG_RATIO_LIMIT = 5.0
+ODDS_LIMIT = 20.0  # of a token's probability over that of a uniform policy
 VALUE_COEFFICIENT = 0.5  # conventional; the critic may share the actor's trunk
 
 
@@ -140,6 +141,28 @@ def compute_advantages(error: Tensor, value: Tensor | None, settings: RLSettings
     elif settings.baseline == "group":
         reward = reward - value_target.view(shape)
     return Advantages(_whiten(reward, settings.whiten), value_target)
+
+
+def weigh_as_visible(advantage: Tensor, log_probs: Tensor, targets: Tensor) -> Tensor:
+    """Per-token advantages of masked tokens as those of visible ones, which have no error.
+
+    A token that is visible with probability v has its advantage seen with probability 1 - v, when
+    it is masked. Weighed by v / (1 - v) then, the masked tokens of many draws sum up to what the
+    visible ones would (Horvitz and Thompson 1952). Of few draws out of many tokens v / (1 - v) is
+    proportional to the policy's probability; the weight is bounded, since tokens that are hardly
+    ever masked would have a huge one.
+
+    Args:
+        advantage: float32 [B, D, q].
+        log_probs: float32 [B, N], of the policy that drew.
+        targets: int64 [B, D, q], predicted masked tokens.
+
+    Returns:
+        float32 [B, D, q]; the mean weight of a draw is 1.
+    """
+    odds = gather_log_probs(log_probs.exp() * log_probs.shape[1], targets)
+    odds = odds.clamp(max=ODDS_LIMIT)
+    return advantage * odds / odds.mean(dim=2, keepdim=True)
 
 
 def _whiten(reward: Tensor, scope: str) -> Tensor:

@@ -14,7 +14,7 @@ from tats_ray.config.rl import RLSettings
 from tats_ray.models.numerics import Fault, Ranks, autocast, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
-from tats_ray.rl.ppo import PPOBatch, compute_advantages, ppo_loss
+from tats_ray.rl.ppo import PPOBatch, compute_advantages, ppo_loss, weigh_as_visible
 from tats_ray.rl.rollout import Rollout
 
 Policy = Callable[[Tensor], PolicyOutput]  # patch tokens [B, N, d] -> log-probs and value
@@ -56,12 +56,15 @@ def build_ppo_batch(
             value = sampler.value(tokens)
     rollout = rollout.to(device)
     advantages = compute_advantages(rollout.error, value, settings)
+    advantage = advantages.advantage
+    if settings.credit_level == "token" and settings.log_prob_over == "visible":
+        advantage = weigh_as_visible(advantage, rollout.old_log_probs, rollout.targets)
     return PPOBatch(
         tokens=tokens,
         old_log_probs=rollout.old_log_probs,
         visible=rollout.visible,
         targets=rollout.targets,
-        advantage=advantages.advantage,
+        advantage=advantage,
         value_target=advantages.value_target,
     )
 

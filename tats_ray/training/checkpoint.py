@@ -27,6 +27,7 @@ from tats_ray.storage import writing
 from tats_ray.training.trainer import TrainerState
 
 FORMAT = 2
+AVERAGE = "mae_average"
 _PREFIX = "step_"
 _BEFORE = ".before"  # a checkpoint that makes place for one of the same step
 _DOCUMENT_BYTES = 16 << 20
@@ -214,8 +215,9 @@ def read_state(path: Path) -> RunState:
     files = {name: read_tensors(path, name) for name in ("mae", "mae_optimizer")}
     if progress.step and not files["mae_optimizer"]:
         raise CheckpointError(f"{path / 'mae_optimizer.safetensors'}: is empty; {MEND}")
-    if auxiliary := read_optional_tensors(path, "auxiliary"):
-        files["auxiliary"] = auxiliary
+    for name in ("auxiliary", AVERAGE):
+        if tensors := read_optional_tensors(path, name):
+            files[name] = tensors
     trainer = TrainerState(progress.step, files)
     if not (path / "sampler.safetensors").exists():
         return RunState(trainer, None)
@@ -247,6 +249,16 @@ def read_tensors(path: Path, name: str) -> State:
         if not np.isfinite(value).all():
             raise CheckpointError(f"{file}: '{key}' holds values that are not finite; {MEND}")
     return tensors
+
+
+def read_autoencoder(path: Path) -> State:
+    """What a checkpoint of a pre-training run gives to whoever evaluates or fine-tunes it: the
+    average of the weights where one was kept.
+
+    Raises:
+        CheckpointError: as `read_tensors`.
+    """
+    return read_optional_tensors(path, AVERAGE) or read_tensors(path, "mae")
 
 
 def read_optional_tensors(path: Path, name: str) -> State:

@@ -15,7 +15,7 @@ from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.official import read_official
 from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.training.checkpoint import newest_checkpoint, read_optional_tensors, read_tensors
+from tats_ray.training.checkpoint import newest_checkpoint, read_autoencoder, read_optional_tensors
 from tats_ray.training.pretraining_model import PretrainingModel
 
 _FIELD = "train.initial_weights"
@@ -98,7 +98,7 @@ def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> tu
             raise CheckpointError(f"{source}: cannot be read (there is no such file or run)")
         step = newest_checkpoint(Path(source))
         _check_architecture(step.parent.parent / "config.yaml", settings, compared)
-        return read_tensors(step, "mae"), read_optional_tensors(step, "auxiliary")
+        return read_autoencoder(step), read_optional_tensors(step, "auxiliary")
 
 
 def _check_architecture(file: Path, settings: ModelSettings, compared: tuple[str, ...]) -> None:

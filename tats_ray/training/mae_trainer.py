@@ -18,10 +18,16 @@ from tats_ray.masking.selection import (
 )
 from tats_ray.models.mae import build_mae
 from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
-from tats_ray.models.optimizer import GuardedOptimizer, build_adamw, learning_rate
+from tats_ray.models.optimizer import (
+    GuardedOptimizer,
+    WeightAverage,
+    build_adamw,
+    learning_rate,
+)
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.rl.rollout import Rollout, join_rollouts
+from tats_ray.training.checkpoint import AVERAGE
 from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
 from tats_ray.training.pretraining_model import StepOutput, build_pretraining_model
@@ -77,6 +83,9 @@ class MAETrainer:
         adamw = build_adamw(self.parts, train.lr, train.weight_decay, betas)
         self.optimizer = GuardedOptimizer(adamw, train.gradient_clip, train.skip_nonfinite)
         self.optimizer.watch(self.model)
+        self._average = None
+        if train.ema_decay is not None:
+            self._average = WeightAverage(self.mae, train.ema_decay)
         self.step = 0
         self._metrics = StepMetrics(train, self.optimizer, "autoencoder")
 
@@ -98,6 +107,8 @@ class MAETrainer:
             if rollout is not None:
                 rollouts.append(rollout)
         norm = self.optimizer.step(learning_rate(self.config.train.schedule, self.step))
+        if self._average is not None:
+            self._average.update(self.mae)
         mean = {name: torch.stack([f[name] for f in losses]).mean() for name in losses[0]}
         self._metrics.add(mean | {"gradient_norm": norm}, clips.stream_indices)
         self.step += 1
@@ -120,12 +131,16 @@ class MAETrainer:
         weights = model_state(self.parts)
         if others := {k: value for k, value in weights.items() if not k.startswith(_MAE)}:
             files["auxiliary"] = others
+        if self._average is not None:
+            files[AVERAGE] = model_state(self._average.model)
         return TrainerState(self.step, files)
 
     def load(self, state: TrainerState) -> None:
         weights = {f"{_MAE}{name}": value for name, value in state.files["mae"].items()}
         load_model_state(self.parts, weights | state.files.get("auxiliary", {}))
         self.optimizer.load(self.parts, state.files["mae_optimizer"])
+        if self._average is not None:
+            load_model_state(self._average.model, state.files[AVERAGE])
         self.step = state.step
 
     def _backward(

@@ -59,7 +59,11 @@ def head(tmp_path):
         time.sleep(0.5)
     yield dashboard, environment
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:  # Ray's command waits for its daemons, however long they take
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _submit(dashboard, environment, entry):

@@ -63,11 +63,6 @@ NAMED = "run.name=x"
         ([NAMED, "train.workers=3"], "train.batch_size", "use train.batch_size=258"),
         ([NAMED, "rl.learners=3"], "rl.learners", "does not divide the 64 clips"),
         ([NAMED, "rl.minibatch_clips=7"], "rl.minibatch_clips", "divide the 64 clips"),
-        (
-            [NAMED, "rl.credit_level=token"],
-            "rl",
-            "set rl.credit_level=set or rl.log_prob_over=masked",
-        ),
         ([NAMED, "rl.draws_per_clip=1"], "rl", "set rl.draws_per_clip >= 2"),
         ([NAMED, "model.heads=5"], "model", "not divisible by heads 5"),
         ([NAMED, "train.publish_interval=9"], "train.publish_interval", "is now fixed at 1; leave"),

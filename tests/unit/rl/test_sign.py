@@ -94,10 +94,11 @@ GROUP = ["rl.credit_level=set", "rl.draws_per_clip=4", "rl.baseline=group", "rl.
     [
         (["rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward_sign=1"], True),
         (["rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward_sign=-1"], False),
+        (["rl.credit_level=token", "rl.log_prob_over=visible", "rl.reward_sign=1"], True),
         ([*GROUP, "rl.log_prob_over=visible", "rl.reward_sign=-1"], True),
         ([*GROUP, "rl.log_prob_over=visible", "rl.reward_sign=1"], False),
     ],
-    ids=["masked +error", "masked -error", "visible -error", "visible +error"],
+    ids=["masked +error", "masked -error", "as visible", "visible -error", "visible +error"],
 )
 def test_motion_is_shown_or_hidden_as_configured(settings, rises):
     relative = _motion_probability(settings, updates=60)
