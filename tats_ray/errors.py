@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 _JOINERS = "\u200c\u200d"  # parts of emoji and of letters of some scripts
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -94,6 +95,14 @@ class LeakError(SetupError):
 
 class FeatureEncoderError(SetupError):
     """The image encoder of `model.feature_target` or its weights cannot be had."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A step that was not finite, which may be left out."""
+
+    what: str  # step, ranks and metrics, for people
+    clips: tuple[int, ...]  # places in the stream of the clips that these ranks stepped on
 
 
 class NonFiniteError(TatsRayError):

@@ -47,6 +47,8 @@ _LOCAL = {
     # every other worker that had no task for a second, and decode workers would start, and import
     # everything, anew for each window.
     "RAY_num_workers_soft_limit": "64",
+    # Ray would start a worker per CPU at once, of which none has the environment that ours have.
+    "RAY_prestart_worker_first_driver": "0",
 }
 # A local cluster has no dashboard. Ray Train looks for one at the end of every run, for half a
 # minute unless it is told an address; this one refuses at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -41,19 +42,24 @@ class RayClipStream:
         *,
         decode_cpus: float,
         wait_seconds: float,
+        clips: int | None = None,
     ) -> None:
         """
         Args:
             decode_cpus: CPUs of one decode task.
             wait_seconds: time limit of the wait for a block.
+            clips: that will be asked for, so that none behind them are decoded; None: without end.
         """
         self._plan = plan
+        self._size = plan.data.block_clips
         self._plan_ref = ray.put(plan)
         self._book = book
         self._decode_cpus = decode_cpus
         self._wait_seconds = wait_seconds
         self._next = cursor.block  # the block to give out
         self._begun = cursor.block  # the first block of which no window has begun
+        # Rows of blocks that the clips take, those included that broken videos were found to miss.
+        self._rows = math.inf if clips is None else cursor.block * self._size + cursor.row + clips
         self._ready: dict[int, Block] = {}  # by number
         self._changed = threading.Condition()
         self._closed = False
@@ -82,6 +88,7 @@ class RayClipStream:
     def _blocks(self) -> Iterator[Block]:
         while True:
             with self._changed:
+                self._decode_ahead(wanted=True)
                 came = self._changed.wait_for(
                     lambda: self._next in self._ready or self._error, self._wait_seconds
                 )
@@ -99,29 +106,42 @@ class RayClipStream:
                 self._plan.check_broken(self._book.known())
             yield block
 
-    def _decode_ahead(self) -> None:
-        """Begins the next window where it is time; the caller holds the lock."""
+    def _decode_ahead(self, *, wanted: bool = False) -> None:
+        """Begins the next window where it is time; the caller holds the lock.
+
+        Args:
+            wanted: whether the next block is asked for, even if it lies behind the last clip.
+        """
         window = self._plan.data.prefetch_blocks
         ahead = self._begun - self._next
         coming = ahead - len(self._ready)
         if self._closed or ahead > window or coming > window // 2:
             return
+        missing = self._rows - self._begun * self._size
+        if missing <= 0 and (ahead or not wanted):
+            return
+        if missing < window * self._size:
+            window = max(1, -(-int(missing) // self._size))
         self._windows = [thread for thread in self._windows if thread.is_alive()]
         thread = threading.Thread(
-            target=self._decode_window, args=(self._begun,), name="decode-ahead", daemon=True
+            target=self._decode_window,
+            args=(self._begun, self._begun + window),
+            name="decode-ahead",
+            daemon=True,
         )
         self._begun += window
         self._windows.append(thread)
         thread.start()
 
-    def _decode_window(self, number: int) -> None:
-        """Decodes the window that begins with a block."""
+    def _decode_window(self, number: int, stop: int) -> None:
+        """Decodes the blocks from `number` on, and before `stop`."""
         try:
-            for ref, rows in self._execute(number, number + self._plan.data.prefetch_blocks):
+            for ref, rows in self._execute(number, stop):
                 with self._changed:
                     if self._closed:
                         return
                     self._ready[number] = Block(number, ref, rows)
+                    self._rows += self._size - rows
                     self._decode_ahead()
                     self._changed.notify_all()
                 number += 1

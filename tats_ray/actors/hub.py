@@ -2,7 +2,8 @@
 
 It keeps numbered work items until a snapshot has passed them, so that a restarted worker group
 replays exactly; the newest autoencoder weights, which it owns, so that they outlive the worker that
-made them; and the list of broken videos. It holds references, never tensors by value.
+made them; and the list of broken videos. It holds references, never tensors by value, and does
+without PyTorch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch import Tensor
 
 from tats_ray.data.clips import ClipBatch
 from tats_ray.data.stage import Quarantine
 from tats_ray.errors import TatsRayError, VideoDecodeError
-from tats_ray.models.state import State
-from tats_ray.rl.learner import VersionedWeights
-from tats_ray.rl.rollout import Rollout
-from tats_ray.training.trainer import StepReport, TrainerState
+from tats_ray.models.state import State, VersionedWeights
+from tats_ray.training.reports import StepReport, TrainerState
+
+if TYPE_CHECKING:
+    from tats_ray.rl.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class WorkItem:
     step: int
     batch: ClipBatch
     snapshot: bool
-    rollout_visible: Tensor | None = None
+    rollout_visible: np.ndarray | None = None
     policy: VersionedWeights | None = None
 
 

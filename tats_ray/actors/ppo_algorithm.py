@@ -30,7 +30,7 @@ from tats_ray.actors.rollout_worker import MaskingEnvRunner, spaces
 from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError
-from tats_ray.rl.learner import VersionedWeights
+from tats_ray.models.state import VersionedWeights
 from tats_ray.rl.rollout import Rollout, error_metrics
 from tats_ray.rl.update import UpdateSummary
 from tats_ray.tracking.console import log

@@ -24,8 +24,8 @@ from tats_ray.errors import ComponentFailedError
 from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.numerics import Ranks, autocast
 from tats_ray.models.samplers import PolicyOutput
-from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.rl.learner import PolicyState, VersionedWeights
+from tats_ray.models.state import State, VersionedWeights, load_model_state, model_state
+from tats_ray.rl.learner import PolicyState
 from tats_ray.rl.rollout import Rollout
 from tats_ray.rl.update import UpdateSummary
 from tats_ray.training.policy import build_first_policy, build_learner

@@ -25,9 +25,8 @@ from tats_ray.data.clips import Clips, Cursor
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import BlockPlan, Quarantine, decode_block
 from tats_ray.models.mae import build_mae
-from tats_ray.models.state import model_state
+from tats_ray.models.state import VersionedWeights, model_state
 from tats_ray.rl.environment import ReconstructionEnvironment
-from tats_ray.rl.learner import VersionedWeights
 from tats_ray.storage import replacing
 from tats_ray.training.policy import build_environment
 

@@ -13,7 +13,7 @@ from tats_ray.actors.rollout_worker import RolloutReply
 from tats_ray.config import Config
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import ComponentFailedError, ComponentTimeoutError, StaleRolloutError
-from tats_ray.rl.learner import VersionedWeights
+from tats_ray.models.state import VersionedWeights
 from tats_ray.rl.rollout import Rollout, join_rollouts
 
 PROBE_SECONDS = 0.2  # that an iteration waits for each look at whether lost workers are back

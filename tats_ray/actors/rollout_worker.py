@@ -22,9 +22,8 @@ from tats_ray.config import Config, config_from_dict
 from tats_ray.data.clips import ClipBatch
 from tats_ray.errors import TatsRayError
 from tats_ray.models.numerics import default_device
-from tats_ray.models.state import load_model_state
+from tats_ray.models.state import VersionedWeights, load_model_state
 from tats_ray.rl.gym_environment import MaskingVectorEnv, action_space, observation_space
-from tats_ray.rl.learner import VersionedWeights
 from tats_ray.rl.rollout import Rollout, collect_rollout
 from tats_ray.training.policy import build_environment
 from tats_ray.training.pretraining_model import build_policy

@@ -20,7 +20,7 @@ from tats_ray.actors.train_group import LossReport, TrainGroup
 from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
 from tats_ray.errors import ComponentTimeoutError
-from tats_ray.rl.learner import VersionedWeights
+from tats_ray.models.state import VersionedWeights
 from tats_ray.rl.rollout import Rollout, join_rollouts
 
 _POLL_SECONDS = 2.0  # how often a wait looks whether what it waits for has died

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import torch
@@ -23,8 +24,7 @@ from tats_ray.errors import (
 )
 from tats_ray.models.numerics import Ranks
 from tats_ray.models.samplers import TrajectorySampler
-from tats_ray.models.state import load_model_state
-from tats_ray.rl.learner import VersionedWeights
+from tats_ray.models.state import VersionedWeights, load_model_state
 from tats_ray.training.trainer import BuildTrainer, Masks
 
 
@@ -109,7 +109,7 @@ class TrainWorker:
         if visible is None:
             sampler = self._policy(item.policy)
             return None if sampler is None else Masks(None, sampler, self._sampler_version)
-        mine = visible[rows.start : rows.stop]
+        mine = torch.from_numpy(np.array(visible[rows.start : rows.stop]))
         sampler = None if len(mine) == len(rows) else self._policy(item.policy)
         return Masks(mine, sampler, self._sampler_version)
 

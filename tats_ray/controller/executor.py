@@ -15,7 +15,8 @@ from tats_ray.data.clips import ClipBatch
 from tats_ray.data.stage import BlockPlan
 from tats_ray.rl.rollout import Rollout
 from tats_ray.training.checkpoint import Progress, RunState
-from tats_ray.training.trainer import BuildTrainer, StepReport
+from tats_ray.training.reports import StepReport
+from tats_ray.training.trainer import BuildTrainer
 
 
 class ExecutorLostError(Exception):

@@ -23,7 +23,8 @@ from tats_ray.rl.update import UpdateSummary
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.mae_trainer import MAETrainer
 from tats_ray.training.policy import build_in_process_policy
-from tats_ray.training.trainer import Masks, StepReport, Trainer
+from tats_ray.training.reports import StepReport
+from tats_ray.training.trainer import Masks, Trainer
 
 
 class ClipStream(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
-from torch import Tensor
+import numpy as np
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.cluster_watch import leave_if_lost
@@ -22,12 +22,13 @@ from tats_ray.actors.train_run import TrainRun, train_run
 from tats_ray.actors.train_worker import WorkerPlan
 from tats_ray.controller.executor import Completed, ExecutorLostError, StartingPoint, Task
 from tats_ray.data.clips import ClipBatch
-from tats_ray.models.numerics import Fault
-from tats_ray.rl.learner import PolicyState, VersionedWeights
+from tats_ray.errors import Fault
+from tats_ray.models.state import VersionedWeights
+from tats_ray.rl.learner import PolicyState
 from tats_ray.rl.rollout import Rollout
 from tats_ray.training.checkpoint import RunState
 from tats_ray.training.pretraining_model import build_policy
-from tats_ray.training.trainer import StepReport
+from tats_ray.training.reports import StepReport
 
 
 class RayExecutor:
@@ -74,10 +75,10 @@ class RayExecutor:
     def train(
         self, step: int, batch: ClipBatch, rollout: Rollout | None, *, snapshot: bool
     ) -> None:
-        visible: Tensor | None = None
+        visible: np.ndarray | None = None
         policy: VersionedWeights | None = None
         if self.algorithm is not None and self._task.draws(step):
-            visible = None if rollout is None else rollout.visible[:, 0]
+            visible = None if rollout is None else rollout.visible[:, 0].numpy()
             complete = visible is not None and len(visible) == len(batch)
             policy = None if complete else self.algorithm.policy
         self.workers.push(WorkItem(step, batch, snapshot, visible, policy))
@@ -187,6 +188,7 @@ def _started(
         hub,
         decode_cpus=resources.decode_cpus,
         wait_seconds=task.config.cluster.wait_seconds,
+        clips=(task.config.train.steps - start.progress.step) * task.config.train.batch_size,
     )
     parts.enter_context(closing(stream))
     workers.weights(start.progress.step)

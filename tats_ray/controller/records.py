@@ -16,12 +16,11 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.data.sampling import manifest_rows
 from tats_ray.data.stage import BlockPlan, check_share
-from tats_ray.errors import NonFiniteError
-from tats_ray.models.numerics import Fault
+from tats_ray.errors import Fault, NonFiniteError
 from tats_ray.tracking.console import log
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
-from tats_ray.training.trainer import StepReport
+from tats_ray.training.reports import StepReport
 
 
 class RunRecords:

@@ -44,14 +44,6 @@ class Ranks:
 ALONE = Ranks()
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A step that was not finite."""
-
-    what: str  # step, ranks and metrics, for people
-    clips: tuple[int, ...]  # places in the stream of the clips that these ranks stepped on
-
-
 def spread(loss: Tensor) -> Tensor:
     """The loss, whose gradient is NaN everywhere where the loss is not finite.
 

@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tats_ray.config.train import Schedule
-from tats_ray.errors import NonFiniteError
-from tats_ray.models.numerics import Fault, OwnGradients, nonfinite
+from tats_ray.errors import Fault, NonFiniteError
+from tats_ray.models.numerics import OwnGradients, nonfinite
 from tats_ray.models.state import State, load_optimizer_state, optimizer_state
 
 _SKIPPED = "guard/skipped"  # beside the moments in a stored state

@@ -1,19 +1,38 @@
-"""Weights and optimiser state as flat name -> numpy array, the form that travels and is stored."""
+"""Weights and optimiser state as flat name -> numpy array, the form that travels and is stored.
+
+It imports PyTorch where a model is at hand: the hub passes states on without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from tats_ray.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 State = dict[str, np.ndarray]
 
 _STEPS = "step"
 _MOMENTS = (_STEPS, "exp_avg", "exp_avg_sq")  # what AdamW keeps for every weight
+
+
+@dataclass(frozen=True)
+class VersionedWeights:
+    """A version number and where its weights are.
+
+    `ref` is an object reference that was put once and is shared by all readers; inside this record
+    Ray passes it on without fetching it.
+    """
+
+    version: int
+    ref: Any
 
 
 def model_state(model: nn.Module) -> State:
@@ -43,6 +62,8 @@ def load_model_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> None:
                 f"weight '{name}' is of type {state[name].dtype}, the model needs {value.dtype}; "
                 "the checkpoint is of another model"
             )
+    import torch
+
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
 
 
@@ -69,6 +90,8 @@ def load_optimizer_state(
     for key in sorted(wanted ^ state.keys()):
         kind = "is missing" if key in wanted else "does not belong to this model"
         raise CheckpointError(f"optimiser state '{key}' {kind}; the checkpoint is of another model")
+    import torch
+
     for key, value in state.items():
         name, moment = key.rsplit("/", 1)
         parameter = by_name[name]

@@ -59,9 +59,12 @@ def pixel_view(patches: Tensor, grid: TokenGrid, tubelet: int, patch: int) -> Te
 
 def position_table(kind: str, grid: TokenGrid, width: int) -> Tensor:
     """Codes of all tokens, float32 [N, width], by `model.positions`."""
-    if kind == "sinusoid_3d":
-        return sinusoid_3d(grid, width)
-    return sinusoid_1d(torch.arange(grid.tokens), width)
+    # Whatever device the model is made on: arithmetic on PyTorch's meta device, where models are
+    # counted, takes two seconds to import.
+    with torch.device("cpu"):
+        if kind == "sinusoid_3d":
+            return sinusoid_3d(grid, width)
+        return sinusoid_1d(torch.arange(grid.tokens), width)
 
 
 def sinusoid_1d(places: Tensor, width: int) -> Tensor:

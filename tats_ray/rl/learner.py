@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,18 +31,6 @@ from tats_ray.rl.update import (
     ppo_update,
     read_update,
 )
-
-
-@dataclass(frozen=True)
-class VersionedWeights:
-    """A version number and where its weights are.
-
-    `ref` is an object reference that was put once and is shared by all readers; inside this record
-    Ray passes it on without fetching it.
-    """
-
-    version: int
-    ref: Any
 
 
 @dataclass(frozen=True)

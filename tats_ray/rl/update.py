@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.rl import RLSettings
-from tats_ray.models.numerics import Fault, Ranks, autocast, locate, spread
+from tats_ray.errors import Fault
+from tats_ray.models.numerics import Ranks, autocast, locate, spread
 from tats_ray.models.optimizer import GuardedOptimizer
 from tats_ray.models.samplers import PolicyOutput, TrajectorySampler
 from tats_ray.rl.ppo import PPOBatch, compute_advantages, ppo_loss, weigh_as_visible

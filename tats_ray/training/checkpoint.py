@@ -24,7 +24,7 @@ from tats_ray.errors import CheckpointError
 from tats_ray.models.state import State
 from tats_ray.rl.learner import PolicyState
 from tats_ray.storage import writing
-from tats_ray.training.trainer import TrainerState
+from tats_ray.training.reports import TrainerState
 
 FORMAT = 2
 AVERAGE = "mae_average"

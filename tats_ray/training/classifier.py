@@ -21,11 +21,10 @@ from tats_ray.models.state import State, load_model_state, model_state
 from tats_ray.training.checkpoint import read_document, read_progress, read_tensors
 from tats_ray.training.finetune_inputs import mix, training_pixels
 from tats_ray.training.initial_weights import load_initial_encoder
+from tats_ray.training.reports import StepReport, TrainerState
 from tats_ray.training.trainer import (
     Masks,
     StepMetrics,
-    StepReport,
-    TrainerState,
     Wrap,
     in_parts,
     prepared,

@@ -31,11 +31,10 @@ from tats_ray.training.checkpoint import AVERAGE
 from tats_ray.training.initial_weights import load_initial_weights
 from tats_ray.training.policy import build_inputs
 from tats_ray.training.pretraining_model import StepOutput, build_pretraining_model
+from tats_ray.training.reports import StepReport, TrainerState
 from tats_ray.training.trainer import (
     Masks,
     StepMetrics,
-    StepReport,
-    TrainerState,
     Wrap,
     in_parts,
     prepared,

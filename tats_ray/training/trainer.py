@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.train import TrainSettings
 from tats_ray.data.clips import Clips
-from tats_ray.models.numerics import ALONE, Fault, Ranks, locate
+from tats_ray.errors import Fault
+from tats_ray.models.numerics import ALONE, Ranks, locate
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.samplers import Sampler
 from tats_ray.models.state import State
 from tats_ray.models.transformer import set_recompute
 from tats_ray.rl.rollout import Rollout
+from tats_ray.training.reports import StepReport, TrainerState
 
 Wrap = Callable[[nn.Module], nn.Module]  # makes a model data-parallel
 
@@ -73,33 +75,6 @@ class Masks:
         """For a contiguous part of the clips."""
         rolled_out = None if self.rollout_visible is None else self.rollout_visible[start:stop]
         return replace(self, rollout_visible=rolled_out)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Metrics of a finished step; `step` counts finished steps, from 1.
-
-    Attributes:
-        skipped: what was left out of the step because it was not finite.
-    """
-
-    step: int
-    metrics: dict[str, float]
-    skipped: list[Fault] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class TrainerState:
-    """Weights and optimiser of a trainer after `step` steps, as they travel and are stored.
-
-    Attributes:
-        files: tensors by the name of their safetensors file.
-        documents: plain values by the name of their JSON file.
-    """
-
-    step: int
-    files: dict[str, State]
-    documents: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer(Protocol):

@@ -34,7 +34,7 @@ from tats_ray.training.checkpoint import (
     read_state,
     write_checkpoint,
 )
-from tats_ray.training.trainer import TrainerState
+from tats_ray.training.reports import TrainerState
 from tests.conftest import tiny_config
 
 VIDEO = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)

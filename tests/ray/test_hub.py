@@ -12,7 +12,7 @@ import ray
 from tats_ray.actors.hub import HubClient, WorkItem, running_hub
 from tats_ray.data.clips import ClipBatch, Cursor
 from tats_ray.errors import NonFiniteError, VideoDecodeError
-from tats_ray.training.trainer import StepReport, TrainerState
+from tats_ray.training.reports import StepReport, TrainerState
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -89,6 +89,8 @@ def test_models_are_a_library():
         ("tats_ray.controller.in_process", {"ray", "decord", "mlflow", "gymnasium"}),
         ("tats_ray.controller.pretrain", {"ray", "decord", "mlflow", "gymnasium"} | SLOW),
         ("tats_ray.actors.ppo_algorithm", SLOW),
+        ("tats_ray.actors.hub", {"torch", "decord", "av", "mlflow"}),
+        ("tats_ray.actors.decode_stream", {"torch", "decord", "av", "mlflow"}),
         ("tats_ray.actors.train_worker", SLOW),
         ("tats_ray.cli.train", {"torch", "ray", "numpy", "pyarrow"}),
         ("tats_ray.controller.finetune", {"ray", "decord", "mlflow", "gymnasium"}),

@@ -17,7 +17,7 @@ from tats_ray.errors import ConfigError, NonFiniteError
 from tats_ray.tracking.metrics_file import MetricsFile, read_records
 from tats_ray.tracking.tracker import Tracker, UntrackedRun
 from tats_ray.training.checkpoint import Progress
-from tats_ray.training.trainer import StepReport
+from tats_ray.training.reports import StepReport
 from tests.conftest import tiny_config
 from tests.iterations import Training, pretraining
 

@@ -16,7 +16,7 @@ from tats_ray.models.state import model_state
 from tats_ray.training.checkpoint import Progress, RunState, write_checkpoint
 from tats_ray.training.classifier import build_classifier, read_classifier
 from tats_ray.training.initial_weights import load_initial_encoder
-from tats_ray.training.trainer import TrainerState
+from tats_ray.training.reports import TrainerState
 from tests.finetuning import finetune_config
 
 
