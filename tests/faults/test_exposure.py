@@ -35,21 +35,13 @@ def ray_folder(monkeypatch):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 def test_a_local_run_is_reachable_from_this_machine_only(
-    processes, synthetic, tmp_path, ray_folder, monkeypatch
+    synthetic, tmp_path, ray_folder, monkeypatch
 ):
     """Whose Train workers and learners meet over sockets as well."""
     monkeypatch.setenv("TMPDIR", str(ray_folder))
     monkeypatch.setenv("HOME", str(tmp_path))
-    run = Run(
-        synthetic,
-        tmp_path,
-        "local",
-        *LOCAL,
-        f"train.workers={processes}",
-        f"rl.learners={processes}",
-    )
+    run = Run(synthetic, tmp_path, "local", *LOCAL, "train.workers=2", "rl.learners=2")
     process = run.start()
     run.wait_for("checkpoints/step_*/progress.json", process)
     addresses, meetings = listening(process.pid), set(ray_folder.glob("tats_ray_*/meeting"))

@@ -103,9 +103,9 @@ def test_lockstep_equals_serial(synthetic, tmp_path, actors, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in ("random", "frame")])
 def test_every_system_is_the_same_on_ray(system, shared_data, tmp_path):
-    """On real video."""
+    """On real video; `tube` stands for all systems that look at nothing."""
     config = tiny_config("cluster.mode=local", *overrides(system), *TENNIS)
     manifest = tennis_manifest(shared_data, tmp_path)
     task = pretraining(config, manifest)
