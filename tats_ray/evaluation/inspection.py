@@ -12,9 +12,9 @@ from tats_ray.config import Config
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import (
+    SamplerView,
     StepSystem,
     draw_evenly,
-    sampler_input,
     select_visible,
     token_speed,
 )
@@ -66,13 +66,8 @@ class Inspector:
         if system.reads not in ("tokens", "pixels"):
             view = None if system.reads == "nothing" else clips.motion
             return select_visible(system, noise, view, sampler), None
-        view = sampler_input(
-            system.reads,
-            self.mae.patches(clips.pixels),
-            embedding=self.mae.patch_embedding,
-            grid=self.mae.grid,
-            model=self.mae.settings,
-        )
+        patches = self.mae.patches(clips.pixels)
+        view = SamplerView.of(self.config)(patches, self.mae.patch_embedding)
         visible = select_visible(system, noise, view, sampler)
         return visible, None if sampler is None else sampler.log_probs(view)
 

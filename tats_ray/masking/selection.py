@@ -5,15 +5,16 @@ Like the systems themselves it imports neither torch nor numpy: the configuratio
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.masking import MaskingSystem, Reads
-from tats_ray.config.model import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tats_ray.config import Config
     from tats_ray.models.mae import PatchEmbedding
     from tats_ray.models.samplers import Sampler, TrajectorySampler
 
@@ -85,25 +86,31 @@ def select_visible(
     return draw_without_replacement(log_probs, noise, system.count_visible())
 
 
-def sampler_input(
-    reads: Reads,
-    patches: Tensor,
-    *,
-    embedding: PatchEmbedding,
-    grid: TokenGrid,
-    model: ModelSettings,
-) -> Tensor:
-    """What a sampler is given of clips, [B, N, d]: by `reads` their patch tokens, or `pixel_view`.
+@dataclass(frozen=True)
+class SamplerView:
+    """What a system's sampler sees of clips."""
 
-    Args:
-        patches: float [B, N, V, 3] in [0, 1].
-        embedding: of the autoencoder whose patch tokens they are.
-    """
-    if reads == "pixels":
-        from tats_ray.models.tokens import pixel_view
+    reads: Reads
+    grid: TokenGrid
+    tubelet: int
+    patch: int
 
-        return pixel_view(patches, grid, model.tubelet, model.patch)
-    return embedding(patches)
+    @staticmethod
+    def of(config: Config) -> SamplerView:
+        model = config.model
+        return SamplerView(config.masking_system.reads, config.grid, model.tubelet, model.patch)
+
+    def __call__(self, patches: Tensor, embedding: PatchEmbedding) -> Tensor:
+        """By `reads` the patch tokens, or `pixel_view`: float [B, N, V, 3] in [0, 1] -> [B, N, d].
+
+        Args:
+            embedding: of the autoencoder whose patch tokens they are.
+        """
+        if self.reads == "pixels":
+            from tats_ray.models.tokens import pixel_view
+
+            return pixel_view(patches, self.grid, self.tubelet, self.patch)
+        return embedding(patches)
 
 
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, count: int) -> Tensor:

@@ -6,10 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tats_ray.config.masking import Reads
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
-from tats_ray.masking.selection import sampler_input
+from tats_ray.masking.selection import SamplerView
 from tats_ray.models.mae import MaskedAutoencoder, target_index
 from tats_ray.models.numerics import autocast
 from tats_ray.models.state import State, load_model_state
@@ -27,14 +26,14 @@ class ReconstructionEnvironment:
         mae: MaskedAutoencoder,
         inputs: ClipInputs,
         *,
-        reads: Reads,
+        view: SamplerView,
         precision: str,
         copy_clipped: bool,
     ) -> None:
         """
         Args:
             mae: the autoencoder to ask, on the device to compute on.
-            reads: what the policy sees.
+            view: what the policy sees.
             copy_clipped: whether errors are bounded by that of copying the token over time.
         """
         self.mae = mae
@@ -42,7 +41,7 @@ class ReconstructionEnvironment:
         self.precision = precision
         self.device = next(mae.parameters()).device
         self.version = 0
-        self._reads = reads
+        self._view = view
         self._copy_clipped = copy_clipped
         self._patches: Tensor | None = None
         self._first = 0
@@ -57,15 +56,8 @@ class ReconstructionEnvironment:
         """Shows clips; returns what the policy sees of them, [B, N, d]."""
         self._patches = self.mae.patches(self.inputs.pixels(clips, self.device))
         self._first = clips.first
-        mae = self.mae
         with autocast(self.precision, self.device):
-            return sampler_input(
-                self._reads,
-                self._patches,
-                embedding=mae.patch_embedding,
-                grid=mae.grid,
-                model=mae.settings,
-            )
+            return self._view(self._patches, self.mae.patch_embedding)
 
     @torch.no_grad()
     def score(self, visible: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tats_ray.config.masking import Reads
-from tats_ray.config.model import ModelSettings
 from tats_ray.config.rl import RLSettings
 from tats_ray.data.clip_inputs import ClipInputs
 from tats_ray.data.clips import Clips
-from tats_ray.masking.selection import sampler_input
+from tats_ray.masking.selection import SamplerView
 from tats_ray.models.mae import PatchEmbedding
 from tats_ray.models.numerics import ALONE, Ranks, autocast
 from tats_ray.models.optimizer import GuardedOptimizer, build_adamw
@@ -62,15 +60,14 @@ class LearnerSettings:
 
     Attributes:
         inputs: how clips become pixels.
-        reads: what the policy sees.
+        view: what the policy sees.
         minibatch_clips: clips per minibatch of this learner.
         skip_limit: updates that may be left out because they are not finite.
     """
 
     rl: RLSettings
     inputs: ClipInputs
-    reads: Reads
-    model: ModelSettings
+    view: SamplerView
     precision: str
     minibatch_clips: int
     skip_limit: int
@@ -142,17 +139,11 @@ class PolicyLearner:
     def _tokens(self, embedding: PatchEmbedding, clips: Clips) -> Tensor:
         """The policy's state of each clip, [B, N, d]: computed once, reused over the epochs."""
         settings = self.settings
-        model = settings.model
+        view = settings.view
         pixels = settings.inputs.pixels(clips, self.device)
-        patches = patchify(pixels, model.tubelet, model.patch)
+        patches = patchify(pixels, view.tubelet, view.patch)
         with autocast(settings.precision, self.device):
-            return sampler_input(
-                settings.reads,
-                patches,
-                embedding=embedding,
-                grid=settings.inputs.grid,
-                model=model,
-            )
+            return view(patches, embedding)
 
     def _forward(self, tokens: Tensor) -> PolicyOutput:
         with autocast(self.settings.precision, self.device):

@@ -11,9 +11,9 @@ from tats_ray.config import Config
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.masking.selection import (
+    SamplerView,
     draw_evenly,
     draw_without_replacement,
-    sampler_input,
     select_visible,
 )
 from tats_ray.models.mae import build_mae
@@ -66,6 +66,7 @@ class MAETrainer:
         self.config = config
         self.device = device
         self.inputs = build_inputs(config)
+        self._view = SamplerView.of(config)
         self._encoder, width, target = None, None, config.model.feature_target
         if target.encoder:
             from tats_ray.models.features import FeatureEncoder
@@ -239,15 +240,8 @@ class MAETrainer:
     @torch.no_grad()
     def _sampler_input(self, patches: Tensor) -> Tensor:
         """What a sampler sees of clips, [b, N, d]."""
-        config = self.config
-        with autocast(config.train.precision, self.device):
-            return sampler_input(
-                config.masking_system.reads,
-                patches,
-                embedding=self.mae.patch_embedding,
-                grid=config.grid,
-                model=config.model,
-            )
+        with autocast(self.config.train.precision, self.device):
+            return self._view(patches, self.mae.patch_embedding)
 
     def _mask_noise(self, clips: Clips) -> Tensor:
         return self.inputs.mask_noise(clips.first, len(clips), self.device)

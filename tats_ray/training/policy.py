@@ -8,6 +8,7 @@ import torch
 
 from tats_ray.config import Config
 from tats_ray.data.clip_inputs import ClipInputs
+from tats_ray.masking.selection import SamplerView
 from tats_ray.models.mae import MaskedAutoencoder, build_mae
 from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.rl.environment import ReconstructionEnvironment
@@ -36,7 +37,7 @@ def build_environment(
     return ReconstructionEnvironment(
         mae or build_mae(config.model, config.grid, config.run.seed).to(device),
         replace(build_inputs(config), targets=config.reward_targets),
-        reads=config.masking_system.reads,
+        view=SamplerView.of(config),
         precision=config.train.precision,
         copy_clipped=config.rl.reward == "copy_clipped_error",
     )
@@ -55,8 +56,7 @@ def build_learner(config: Config, sampler: TrajectorySampler) -> PolicyLearner:
     settings = LearnerSettings(
         rl=config.rl,
         inputs=build_inputs(config),
-        reads=config.masking_system.reads,
-        model=config.model,
+        view=SamplerView.of(config),
         precision=config.train.precision,
         minibatch_clips=config.learner_minibatch_clips,
         skip_limit=config.train.skip_nonfinite,

@@ -12,9 +12,9 @@ from tats_ray.config import Config
 from tats_ray.config.masking import StepSettings
 from tats_ray.masking.selection import (
     RolloutSystem,
+    SamplerView,
     StepSystem,
     draw_without_replacement,
-    sampler_input,
 )
 from tats_ray.models.initialization import seeded
 from tats_ray.models.mae import MaskedAutoencoder, target_index
@@ -45,6 +45,7 @@ class PretrainingModel(nn.Module):
         # Looked up here: the compiler does not follow how a system is found by its name.
         self._system = cast(StepSystem, config.masking_system)
         self._visible, self._targets, self._grid = config.visible, config.targets, config.grid
+        self._view = SamplerView.of(config)
         self.sampler = None
         if config.learns_in_step:
             self.sampler = self._system.build_sampler(config.sampler_input_width)
@@ -100,13 +101,7 @@ class PretrainingModel(nn.Module):
 
     def _log_probs(self, patches: Tensor) -> Tensor:
         with torch.set_grad_enabled(not cast(StepSettings, self.config.masking).detach):
-            view = sampler_input(
-                self._system.reads,
-                patches,
-                embedding=self.mae.patch_embedding,
-                grid=self._grid,
-                model=self.config.model,
-            )
+            view = self._view(patches, self.mae.patch_embedding)
         return cast(Sampler, self.sampler).log_probs(view)
 
     def _decoder(self, values: int | None) -> Decoder | None:
