@@ -114,9 +114,7 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
     reasons = []
     if by_decord:
         try:
-            if request.cache is not None:
-                return _decode_cached(request, index, version, _all_by_decord)
-            return _decode_decord(request, index)
+            return _decode_by(_decode_decord, _all_by_decord, request, index, version)
         except StorageError:
             raise
         # Decoders raise types of their own (DECORDError derives from Exception alone).
@@ -124,9 +122,7 @@ def _decode_pictures(request: DecodeRequest) -> _Pictures:
             reasons.append(f"decord: {_reason(error)}")
     if request.decoder != "decord":
         try:
-            if request.cache is not None:
-                return _decode_cached(request, index, version, _all_by_pyav)
-            return _decode_pyav(request, index)
+            return _decode_by(_decode_pyav, _all_by_pyav, request, index, version)
         except StorageError:
             raise
         except Exception as error:
@@ -161,17 +157,19 @@ def _find_index(request: DecodeRequest) -> VideoIndex:
         raise VideoDecodeError(request.path, f"pyav: {_reason(error)}; {REPAIR}") from None
 
 
-def _decode_cached(
+def _decode_by(
+    clips: Callable[[DecodeRequest, VideoIndex], _Pictures],
+    whole: Callable[[DecodeRequest, VideoIndex], Iterator[np.ndarray]],
     request: DecodeRequest,
     index: VideoIndex,
     version: tuple[int, int],
-    decode: Callable[[DecodeRequest, VideoIndex], Iterator[np.ndarray]],
 ) -> _Pictures:
-    """From the cache, where all frames of the video are put first if they are not there."""
-    assert request.cache is not None, "asked for with a cache"
+    """The clips by one decoder; with a cache from there, where it puts the whole video first."""
+    if request.cache is None:
+        return clips(request, index)
     shape = (index.frames, request.height, request.width, 3)
     file = cache_file(Path(request.cache), request.path, version, shape)
-    frames = cached_frames(file, shape, lambda: decode(request, index))
+    frames = cached_frames(file, shape, lambda: whole(request, index))
     indices = request.indices(index.frames)
     return _Pictures(frames[indices], indices)
 

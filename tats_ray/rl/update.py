@@ -124,8 +124,8 @@ def read_update(
         learners, at_fault = locate(ranks, torch.stack(trace.own_faults).amax(), clips)
         where = f", PPO learner {', '.join(map(str, learners))}" if ranks.size > 1 else ""
         fault = Fault(
-            f"step {step + 1}{where}: PPO's gradient or loss is not finite (policy loss "
-            f"{metrics['ppo/policy']:.3g}, largest ratio {metrics['ppo/ratio_max']:.3g})",
+            f"step {step + 1}{where}: PPO's gradient or loss is not finite "
+            f"({_losses(metrics)}largest ratio {metrics['ppo/ratio_max']:.3g})",
             at_fault,
         )
         skipped = [optimizer.skip(fault, good.count(False), _REMEDY)]
@@ -138,6 +138,12 @@ def read_update(
 
 
 _REMEDY = "lower rl.lr, or let train.skip_nonfinite such updates be left out"
+
+
+def _losses(metrics: dict[str, float]) -> str:
+    """For people; the value loss where there is a critic."""
+    parts = {name: metrics.get(f"ppo/{name}") for name in ("policy", "value")}
+    return "".join(f"{name} loss {loss:.3g}, " for name, loss in parts.items() if loss is not None)
 
 
 def _named(names: list[str], values: list[float]) -> dict[str, float]:
