@@ -1,7 +1,8 @@
-"""What a run costs before its first step and behind its last one."""
+"""What a run costs before its first step and behind its last one, and for each clip between."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,12 +17,12 @@ from tats_ray.benchmarks.results import Figure
 from tats_ray.errors import ComponentFailedError
 
 _COMMAND = "import sys; from tats_ray.cli.train import pretrain_main; sys.exit(pretrain_main())"
+_STEPS = 2
 
 
 @dataclass(frozen=True)
 class Start:
-    """One command of two steps, by the clock but for `cpu`, which counts all processes of the
-    machine.
+    """One command, by the clock but for `cpu`, which counts all processes of the machine.
 
     Attributes:
         first_line: seconds until it says something.
@@ -33,30 +34,43 @@ class Start:
     cpu: float
 
 
-def measure_startup(words: list[str], repeats: int) -> dict[str, Figure]:
-    """Figures of a serial run and of one on local Ray.
+def measure_startup(words: list[str], repeats: int, more_steps: int | None) -> dict[str, Figure]:
+    """Figures of serial runs of two steps and of such runs on local Ray, in turn.
 
     Args:
-        words: arguments of jobs/pretrain.py; the run is cut to two steps.
+        words: arguments of jobs/pretrain.py, but for the number of steps.
+        more_steps: by which other runs are longer, which shows the CPU time of a step; None: none.
 
     Raises:
         ComponentFailedError: a run failed.
     """
-    figures: dict[str, Figure] = {}
+    steps = [_STEPS] if more_steps is None else [_STEPS, _STEPS + more_steps]
+    found: dict[tuple[str, int], list[Start]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        _run(words, Path(folder), "serial", "warm-up")  # makes the synthetic set
-        for mode in ("serial", "local"):
-            starts = [_run(words, Path(folder), mode, f"{mode}{i}") for i in range(repeats)]
-            for name in ("first_line", "whole", "cpu"):
-                values = np.array([getattr(start, name) for start in starts])
-                figures[f"{mode}/{name}"] = Figure.of(values, "s")
+        _run(words, Path(folder), "serial", _STEPS, "warm-up")  # makes the synthetic set
+        for repeat in range(repeats):
+            for mode, count in itertools.product(("serial", "local"), steps):
+                start = _run(words, Path(folder), mode, count, f"{mode}{count}-{repeat}")
+                found.setdefault((mode, count), []).append(start)
+    figures: dict[str, Figure] = {}
+    for mode in ("serial", "local"):
+        short = found[mode, _STEPS]
+        for name in ("first_line", "whole", "cpu"):
+            values = np.array([getattr(start, name) for start in short])
+            figures[f"{mode}/{name}"] = Figure.of(values, "s")
+        if more_steps is not None:
+            longer = found[mode, steps[-1]]
+            cost = [(long.cpu - start.cpu) / more_steps
+                    for long, start in zip(longer, short, strict=True)]  # fmt: skip
+            figures[f"{mode}/step"] = Figure.of(np.array(cost), "CPU-s")
     return figures
 
 
-def _run(words: list[str], folder: Path, mode: str, name: str) -> Start:
+def _run(words: list[str], folder: Path, mode: str, steps: int, name: str) -> Start:
     settings = [
-        f"run.name={name}", f"run.output_dir={folder}", f"cluster.mode={mode}", "train.steps=2",
-        "train.epochs=null", "train.warmup_steps=0", "tracking.enrichment_interval=null",
+        f"run.name={name}", f"run.output_dir={folder}", f"cluster.mode={mode}",
+        f"train.steps={steps}", "train.epochs=null", "train.warmup_steps=0",
+        "tracking.enrichment_interval=null",
     ]  # fmt: skip
     begun, used = time.monotonic(), _busy()
     command = [sys.executable, "-c", _COMMAND, *words, *settings]

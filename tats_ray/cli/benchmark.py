@@ -184,11 +184,17 @@ def _weights(given: argparse.Namespace) -> Figures:
     return _show(measure_weights(_config(given), given.repeats))
 
 
+def _startup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--more-steps", type=int, metavar="N", help="also time longer runs: what a step costs"
+    )
+
+
 def _startup(given: argparse.Namespace) -> Figures:
     from tats_ray.benchmarks.startup import measure_startup
 
     words = given.words if given.config is None else ["--config", given.config, *given.words]
-    return _show(measure_startup(words, given.repeats))
+    return _show(measure_startup(words, given.repeats, given.more_steps))
 
 
 def _scale_arguments(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +249,9 @@ _BENCHMARKS = {
         "Time Ray Data beside a bare pool of decoders.", _pipeline, _profile_argument
     ),
     "weights": _Benchmark("Time weights from a step to a rollout worker.", _weights),
-    "startup": _Benchmark("Time runs of two steps, serial and on Ray.", _startup),
+    "startup": _Benchmark(
+        "Time runs of two steps, serial and on Ray.", _startup, _startup_arguments
+    ),
     "scale": _Benchmark(
         "Time rollout workers at a fixed cost of each draw.", _scale, _scale_arguments
     ),
