@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tats_ray.config.data import ClipSettings
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.decode import DecodedClips, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
@@ -22,17 +23,18 @@ from tats_ray.errors import ManifestError
 
 
 @dataclass(frozen=True)
-class LabelledPlan(BlockPlan):
-    """Blocks to fine-tune on. RandAugment runs where clips are decoded, on CPUs and before the
-    crop, as in VideoMAE's loader."""
+class RepeatedClip:
+    """One decoded clip of a video, `data.repeats` times. RandAugment runs where clips are decoded,
+    on CPUs and before the crop, as in VideoMAE's loader."""
 
-    sampling: Sampling = "window"
-    rand_augment: str | None = None
+    data: ClipSettings
+    seed: int
+    sampling: Sampling
+    rand_augment: str | None
 
-    def decode_video(
+    def __call__(
         self, video: Mapping[str, Any], stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
-        """One decoded clip as `data.repeats` clips; the arguments are those of `BlockPlan`'s."""
         start = float(temporal_starts(self.seed, stream_indices)[0])
         request = clip_request(self.data, None, video, [start], self.sampling)
         frames = decoder.decode(request, self.data.decode_seconds).frames
@@ -43,16 +45,12 @@ class LabelledPlan(BlockPlan):
         return DecodedClips(np.stack(clips), None)
 
 
-def build_labelled_plan(config: FinetuneConfig, manifest: pa.Table) -> LabelledPlan:
+def build_labelled_plan(config: FinetuneConfig, manifest: pa.Table) -> BlockPlan:
     """The stream of a fine-tuning run over its training manifest."""
-    return LabelledPlan(
-        data=config.data,
-        motion=None,
-        seed=config.run.seed,
-        manifest=manifest,
-        sampling="window" if config.data.sampling == "dense" else "jittered_segments",
-        rand_augment=config.data.augment.rand_augment,
-    )
+    data, seed = config.data, config.run.seed
+    sampling: Sampling = "window" if data.sampling == "dense" else "jittered_segments"
+    clips = RepeatedClip(data, seed, sampling, data.augment.rand_augment)
+    return BlockPlan(data, None, seed, manifest, clips)
 
 
 def rand_augment(frames: np.ndarray, policy: str, seed: int, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The decode stage: a block of stream stream_indices in, decoded clips and failures out."""
+"""The decode stage: the stream indices of a block in, decoded clips and failures out."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def check_share(reasons: Mapping[str, str], videos: int, limit: float) -> None:
         )
 
 
+class DecodeVideo(Protocol):
+    """Which clips of a video a stream has; pickled to where videos are decoded."""
+
+    def __call__(
+        self, video: Mapping[str, Any], stream_indices: np.ndarray, decoder: DecoderProcess
+    ) -> DecodedClips:
+        """The clips of one row of the manifest, at consecutive stream_indices int64 [repeats].
+
+        Raises:
+            VideoDecodeError: it cannot be decoded.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class BlockPlan:
     """What a block of the stream consists of, computed where it is decoded.
@@ -71,7 +85,7 @@ class BlockPlan:
     motion: MotionRequest | None
     seed: int
     manifest: pa.Table
-    crops: int = 1  # consecutive clips of a video that share their frames
+    decode_video: DecodeVideo
 
     def stream_indices(self, block: int) -> np.ndarray:
         size = self.data.block_clips
@@ -92,14 +106,23 @@ class BlockPlan:
         videos = pa.compute.count_distinct(self.manifest["path"]).as_py()
         check_share(reasons, videos, self.data.broken_share)
 
-    def decode_video(
+
+@dataclass(frozen=True)
+class RandomWindows:
+    """Clips that begin anywhere in their video.
+
+    Attributes:
+        crops: consecutive clips of a video that share their frames.
+    """
+
+    data: ClipSettings
+    motion: MotionRequest | None
+    seed: int
+    crops: int
+
+    def __call__(
         self, video: Mapping[str, Any], stream_indices: np.ndarray, decoder: DecoderProcess
     ) -> DecodedClips:
-        """The clips of one row of the manifest, at consecutive stream_indices int64 [repeats].
-
-        Raises:
-            VideoDecodeError: it cannot be decoded.
-        """
         starts = temporal_starts(self.seed, stream_indices)[:: self.crops].tolist()
         request = clip_request(self.data, self.motion, video, starts)
         return decoder.decode(request, self.data.decode_seconds).repeated(self.crops)
@@ -107,8 +130,8 @@ class BlockPlan:
 
 def build_plan(config: Config, manifest: pa.Table) -> BlockPlan:
     """The stream of a run over a manifest."""
-    data = config.data
-    return BlockPlan(data, motion_request(config), config.run.seed, manifest, data.crops)
+    data, motion, seed = config.data, motion_request(config), config.run.seed
+    return BlockPlan(data, motion, seed, manifest, RandomWindows(data, motion, seed, data.crops))
 
 
 def motion_request(config: Config) -> MotionRequest | None:

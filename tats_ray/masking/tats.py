@@ -45,15 +45,6 @@ class SamplerSettings(Settings):
 class TATSSettings(RolloutSettings):
     sampler: SamplerSettings = SamplerSettings()
 
-    def check(self, grid: TokenGrid, token_width: int) -> None:
-        """Groups of tokens must fill the grid."""
-        pool = self.sampler.pool
-        if grid.rows % pool or grid.columns % pool:
-            raise ValueError(
-                f"masking.sampler.pool {pool} does not divide the {grid.rows} x {grid.columns} "
-                "tokens of a time slice"
-            )
-
 
 class TATS:
     """Reads patch tokens by trajectory attention."""

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import torch
-from einops import reduce, repeat
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from tats_ray.config.geometry import TokenGrid
@@ -73,15 +74,15 @@ class Trunk(nn.Module):
         if self._pool == 1:
             return self.norm(self.block(tokens))
         grid, pool = self._grid, self._pool
-        groups = reduce(
-            tokens, "b (t r i c j) d -> b (t r c) d", "mean",
-            t=grid.time, i=pool, j=pool, c=grid.columns // pool,
-        )  # fmt: skip
-        found = repeat(
-            self.block(groups), "b (t r c) d -> b (t r i c j) d",
-            t=grid.time, i=pool, j=pool, c=grid.columns // pool,
-        )  # fmt: skip
-        return self.norm(tokens + found)
+        picture = rearrange(tokens, "b (t r c) d -> (b t) d r c", r=grid.rows, c=grid.columns)
+        means = F.avg_pool2d(picture, pool, ceil_mode=True)  # of what there is at the edges
+        groups = rearrange(means, "(b t) d i j -> b (t i j) d", t=grid.time)
+        found = rearrange(
+            self.block(groups), "b (t i j) d -> (b t) i j d", t=grid.time, j=means.shape[-1]
+        )
+        found = found.repeat_interleave(pool, dim=1).repeat_interleave(pool, dim=2)
+        found = found[:, : grid.rows, : grid.columns]
+        return self.norm(tokens + rearrange(found, "(b t) r c d -> b (t r c) d", t=grid.time))
 
 
 class TrajectorySampler(nn.Module):
@@ -107,8 +108,7 @@ class TrajectorySampler(nn.Module):
             width: of the sampler itself, divisible by `heads`.
             mlp: adds a feed-forward part behind the attention.
             critic: on a trunk of its own, or on the actor's at half the cost, or there is none.
-            pool: side of the groups of tokens that attend to one another as one; it divides rows
-                and columns of the grid.
+            pool: side of the groups of tokens that attend to one another as one.
 
         Raises:
             ConfigError: the heads do not divide the width.

@@ -83,3 +83,21 @@ def test_pooled_attention_sees_groups_and_each_token_itself():
     moved = tokens.clone()
     moved[:, 8] += 1.0
     assert ((scores(moved) - before).abs() > 1e-6).all(), "a group's mean reaches all"
+
+
+def test_groups_at_the_edges_are_smaller():
+    """3 x 3 tokens in groups of 2 x 2: what a group finds is found from the mean of its members."""
+    sampler = _sampler(pool=2)
+    trunk, seen = sampler.actor_trunk, []
+    trunk.block.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+    tokens = torch.randn(1, GRID.tokens, 20)
+    features = trunk(tokens)
+    own = (trunk.embedding(tokens) + trunk.positions).view(2, 3, 3, 12)
+    bounds = [slice(0, 2), slice(2, 3)]
+    means = [own[t, r, c].mean(dim=(0, 1)) for t in (0, 1) for r in bounds for c in bounds]
+    assert torch.allclose(seen[0][0], torch.stack(means), atol=1e-6)
+    found = trunk.block(seen[0]).view(2, 2, 2, 12)
+    corner = trunk.norm(own[1, 2, 2] + found[1, 1, 1])
+    edge = trunk.norm(own[0, 2, 1] + found[0, 1, 0])
+    assert torch.allclose(features.view(2, 3, 3, 12)[[1, 0], [2, 2], [2, 1]],
+                          torch.stack([corner, edge]), atol=1e-6)  # fmt: skip
