@@ -111,7 +111,7 @@ class FixedCostEnvironment:
     def observe(self, clips: Clips) -> Tensor:
         return torch.zeros(len(clips), *self._tokens)
 
-    def score(self, visible: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+    def score(self, visible: Tensor) -> tuple[Tensor, Tensor]:
         time.sleep(self.seconds)
         targets = torch.arange(self._targets).expand(len(visible), -1)
         return targets, torch.zeros(targets.shape)

@@ -52,15 +52,13 @@ class ClipInputs:
         noise = gumbel_rows(self.seed, Stream.MASK, first, rows, self.grid.tokens, lane=draw)
         return torch.from_numpy(noise).to(device, non_blocking=True)
 
-    def target_noise(
-        self, first: int, rows: int, device: torch.device, draw: int = 0
-    ) -> Tensor | None:
+    def target_noise(self, first: int, rows: int, device: torch.device) -> Tensor | None:
         """Noise, float32 [rows, N], that chooses which masked tokens are predicted; None where all
         are. Arguments as `mask_noise`."""
         tokens = self.grid.tokens
         if self.targets == tokens - self.visible:
             return None
-        noise = uniform_rows(self.seed, Stream.TARGET, first, rows, tokens, lane=draw)
+        noise = uniform_rows(self.seed, Stream.TARGET, first, rows, tokens)
         return torch.from_numpy(noise.astype(np.float32)).to(device)
 
     def _boxes(self, clips: Clips, device: torch.device) -> Tensor:

@@ -60,19 +60,21 @@ class ReconstructionEnvironment:
             return self._view(self._patches, self.mae.patch_embedding)
 
     @torch.no_grad()
-    def score(self, visible: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+    def score(self, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstructs the observed clips from the visible tokens.
+
+        Where a part of the masked tokens is predicted, it is the same for all token sets of a clip
+        as far as it is masked: their errors are compared.
 
         Args:
             visible: int64 [B, k], distinct per row.
-            draw: number of the token set among those of the clip; it chooses the predicted subset.
 
         Returns:
             targets int64 [B, q], the predicted masked tokens, and error float32 [B, q].
         """
         assert self._patches is not None, "observe comes first"
         inputs = self.inputs
-        noise = inputs.target_noise(self._first, len(visible), visible.device, draw)
+        noise = inputs.target_noise(self._first, len(visible), visible.device)
         targets = target_index(visible, inputs.grid.tokens, inputs.targets, noise)
         self.mae.eval()
         with autocast(self.precision, self.device):

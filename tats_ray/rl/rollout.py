@@ -81,7 +81,7 @@ def collect_rollout(
     for draw in range(draws):
         noise = inputs.mask_noise(clips.first, len(clips), device, draw)
         visible.append(draw_without_replacement(log_probs, noise, inputs.visible))
-        scored.append(environment.score(visible[-1], draw))
+        scored.append(environment.score(visible[-1]))
     return Rollout(
         first=clips.first,
         policy_version=policy_version,

@@ -1,5 +1,7 @@
 """Rewards, baselines and whitening."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -95,15 +97,27 @@ def test_a_share_of_the_masked_tokens_is_scored():
     part = build_environment(tiny_config(cross, "rl.reward_fraction=0.3"), torch.device("cpu"))
     clips = random_clips(tiny_config(), 4)
     visible = torch.tensor([[0, 5, 10, 15], [3, 7, 11, 2], [1, 2, 3, 4], [8, 9, 14, 15]])
-    whole.observe(clips)
-    part.observe(clips)
-    everything, errors = whole.score(visible)
     seen = set()
-    for draw in range(20):
-        targets, error = part.score(visible, draw)
+    for first in range(0, 80, 4):
+        shown = dataclasses.replace(clips, first=first)
+        whole.observe(shown)
+        part.observe(shown)
+        everything, errors = whole.score(visible)
+        targets, error = part.score(visible)
         assert targets.shape == (4, 3)  # of 12 masked tokens
         places = (everything[:, None, :] == targets[..., None]).int().argmax(dim=2)
         assert torch.equal(everything.gather(1, places), targets)
         assert torch.allclose(errors.gather(1, places), error, atol=1e-6)
         seen |= set(targets[0].tolist())
     assert seen == set(everything[0].tolist()), "each is scored now and then"
+
+
+def test_token_sets_of_a_clip_are_compared_on_the_same_tokens():
+    """Where two sets differ in one token, what is scored differs in one token at most."""
+    config = tiny_config("rl.reward_fraction=0.3")
+    environment = build_environment(config, torch.device("cpu"))
+    environment.observe(random_clips(config, 1))
+    sets = torch.tensor([[0, 5, 10, other] for other in (1, 2, 3, 4, 6, 7, 8, 9, 11, 12)])
+    scored = [set(environment.score(visible[None])[0][0].tolist()) for visible in sets]
+    assert all(len(one - other) <= 1 for one in scored for other in scored)
+    assert len({frozenset(one) for one in scored}) > 1, "a visible token is not scored"
