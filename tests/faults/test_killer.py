@@ -3,7 +3,6 @@ where an undisturbed one ends."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import subprocess
@@ -23,7 +22,7 @@ SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "60"))  # of killing
 # Seconds between two kills, on average.
 EVERY = float(os.environ.get("TATS_RAY_KILLER_EVERY", "15"))
 SEED = int(os.environ.get("TATS_RAY_KILLER_SEED", "0"))
-STEPS = max(100, int(SECONDS * 0.7))  # kills make them last longer
+STEPS = max(150, int(SECONDS * 0.7))  # kills make them last longer
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # the raylet ends with them
 
 pytestmark = [
@@ -42,7 +41,7 @@ SETTINGS = [
 
 
 class Killer(threading.Thread):
-    """Ends one process after the other, each kind in turn, at random moments."""
+    """Ends one process after the other at random moments, of the kind that was hit least."""
 
     KINDS = (
         "MaskingEnvRunner", "RayTrainWorker", "TrainController", "_WrappedExecutable", "Hub",
@@ -57,15 +56,21 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         end = time.monotonic() + SECONDS
-        for kind in itertools.cycle(self._random.sample(self.KINDS, len(self.KINDS))):
+        while time.monotonic() < end and self._process.poll() is None:
             time.sleep(self._random.uniform(0, 2 * EVERY))
-            patience = time.monotonic() + 4 * EVERY
-            while not self._kill(kind) and time.monotonic() < patience:
-                time.sleep(0.005)  # it is starting anew, or works for moments only
-                if self._process.poll() is not None:
-                    return
-            if time.monotonic() >= end:
-                return
+            kinds = self._random.sample(self.KINDS, len(self.KINDS))
+            for kind in sorted(kinds, key=lambda kind: self.killed[kind or "any"]):
+                if self._kill_within(kind, seconds=EVERY / 5):
+                    break
+
+    def _kill_within(self, kind: str, seconds: float) -> bool:
+        """A kind may be starting anew, or work for moments only."""
+        patience = time.monotonic() + seconds
+        while not self._kill(kind):
+            if time.monotonic() >= patience or self._process.poll() is not None:
+                return False
+            time.sleep(0.005)
+        return True
 
     def _kill(self, kind: str) -> bool:
         try:
