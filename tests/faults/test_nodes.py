@@ -69,6 +69,5 @@ def test_a_lost_node_costs_actors_and_a_new_one_brings_them_back(nodes, syntheti
     steps = [record["step"] for record in read_records(run.path / "metrics.jsonl")]
     assert steps == list(range(1, len(steps) + 1))
     assert newest_step(run) == len(steps)
-    summary = run.summary()
-    assert (summary["steps"], summary["videos_quarantined"]) == (len(steps), 0)
+    assert not (run.path / "quarantine.json").exists(), "a lost node is no broken video"
     print(f"2 actors at step {both}, 1 at {one}, 2 at {again}, ended behind {len(steps)}")
