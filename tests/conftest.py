@@ -28,6 +28,8 @@ TINY = [
     "data.prefetch_blocks=8", "model.size=tiny", "model.width=24", "model.depth=2",
     "model.heads=2", "model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2",
     "masking.ratio=0.75", "masking.sampler.width=16", "masking.sampler.heads=2",
+    "masking.sampler.reads=tokens", "masking.sampler.pool=1", "masking.slice_noise=0",
+    "rl.rewards=workers",
     "rl.credit_level=token", "rl.log_prob_over=masked", "rl.reward=error", "rl.reward_sign=1",
     "rl.baseline=critic", "rl.whiten=clip", "rl.draws_per_clip=1", "rl.rollout_fraction=1.0",
     "rl.rollout_clips=4", "rl.lr=1e-3", "train.batch_size=8", "train.base_lr=0.03",

@@ -51,6 +51,9 @@ class RolloutSettings(MaskingSettings):
 
     warmup_steps: int = Field(0, ge=0)
     """Steps with random masks before rollouts start."""
+    slice_noise: float = Field(3.0, ge=0)
+    """Noise that the tokens of a time slice share in a draw, as a multiple of each token's own:
+    from 3 on the visible tokens lie in a few slices of a clip, in others with every draw."""
 
 
 class StepSettings(MaskingSettings):

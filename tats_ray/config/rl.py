@@ -10,20 +10,20 @@ from tats_ray.config.settings import Settings
 
 
 class RLSettings(Settings):
-    rewards: Literal["workers", "training"] = "workers"
-    """Where errors come from: rollout workers score draws beside the training, or each training
-    step scores its own."""
+    rewards: Literal["workers", "training"] = "training"
+    """Where errors come from: each training step scores its own draws, or rollout workers score
+    others beside it."""
 
     # Actors and schedule
     rollout_workers: int = Field(1, ge=1)
     """Processes that draw and score masks."""
     learners: int = Field(0, ge=0)
     """PPO learners in processes of their own, with DDP; 0: one in the driver."""
-    rollout_fraction: float = Field(0.25, gt=0, le=1)
+    rollout_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the clips of a step that rollout workers score."""
     rollout_clips: int = Field(8, ge=1)
     """Clips per rollout, the unit that is handed to a worker."""
-    draws_per_clip: int = Field(4, ge=1)
+    draws_per_clip: int = Field(1, ge=1)
     """Masks drawn and scored per clip."""
     reward_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the predicted masked tokens that rollout workers score, at random."""
@@ -31,7 +31,7 @@ class RLSettings(Settings):
     """Step i waits for the autoencoder of step i - staleness; 0 is lockstep."""
 
     # Meaning of the gradient; the defaults are those that docs/study.md found best
-    credit_level: Literal["token", "set"] = "set"
+    credit_level: Literal["token", "set"] = "token"
     """Who carries a reward: every token its own, or the set their mean."""
     log_prob_over: Literal["masked", "visible"] = "visible"
     """Whose log-probability the advantage multiplies. Visible tokens have no error of their own:
@@ -40,14 +40,14 @@ class RLSettings(Settings):
     reward: Literal["error", "copy_clipped_error"] = "copy_clipped_error"
     """The reconstruction error, or at most the error of copying the token from its place one
     time slice before or after."""
-    reward_sign: Literal[1, -1] = -1
+    reward_sign: Literal[1, -1] = 1
     """The reward is this times `reward`."""
     set_log_prob: Literal["mean", "plackett_luce"] = "mean"
     """Of a set: mean over its members, or the exact probability of the drawn order."""
-    baseline: Literal["critic", "group", "none"] = "group"
+    baseline: Literal["critic", "group", "none"] = "none"
     """What is subtracted from rewards: the value network's estimate, the mean of the clip's
     draws, or nothing."""
-    whiten: Literal["clip", "batch", "none"] = "batch"
+    whiten: Literal["clip", "batch", "none"] = "clip"
     """Over what advantages are brought to mean 0 and deviation 1."""
 
     objective: Literal["ppo", "policy_gradient"] = "ppo"

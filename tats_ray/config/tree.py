@@ -108,6 +108,11 @@ class Config(JobConfig):
         return self.learns_by_rollouts and self.rl.rewards == "training"
 
     @property
+    def slice_noise(self) -> float:
+        """`masking.slice_noise`; 0 where the system has none."""
+        return self.masking.slice_noise if isinstance(self.masking, RolloutSettings) else 0.0
+
+    @property
     def sampler_warmup_steps(self) -> int:
         """Steps with random masks before rollouts start."""
         return self.masking.warmup_steps if isinstance(self.masking, RolloutSettings) else 0

@@ -27,6 +27,7 @@ class ClipInputs:
     augment: AugmentSettings
     size: int  # side of the model input in pixels
     grid: TokenGrid
+    slice_noise: float  # of the noise of a time slice, in units of a token's own
     visible: int  # visible tokens per clip
     targets: int  # masked tokens per clip that the decoder predicts
     motion_points: int  # points per side of the model input at which motion is given
@@ -44,12 +45,17 @@ class ClipInputs:
         return crop_motion(motion, self._boxes(clips, device), self.motion_points, self.size)
 
     def mask_noise(self, first: int, rows: int, device: torch.device, draw: int = 0) -> Tensor:
-        """Standard Gumbel noise, float32 [rows, N], of clips `first` to `first + rows - 1`.
+        """Gumbel noise, float32 [rows, N], of clips `first` to `first + rows - 1`: the standard one
+        of each token, and what the tokens of a time slice share.
 
         Args:
             draw: number of the token set among those drawn for a clip.
         """
-        noise = gumbel_rows(self.seed, Stream.MASK, first, rows, self.grid.tokens, lane=draw)
+        grid, seed = self.grid, self.seed
+        noise = gumbel_rows(seed, Stream.MASK, first, rows, grid.tokens, lane=draw)
+        if self.slice_noise:
+            shared = gumbel_rows(seed, Stream.SLICES, first, rows, grid.time, lane=draw)
+            noise += np.float32(self.slice_noise) * shared.repeat(grid.per_slice, axis=1)
         return torch.from_numpy(noise).to(device, non_blocking=True)
 
     def target_noise(self, first: int, rows: int, device: torch.device) -> Tensor | None:

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     RAND_AUGMENT = 6
     ERASING = 7
     MIXING = 8
+    SLICES = 9
 
 
 def uniform_rows(

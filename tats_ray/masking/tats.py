@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class SamplerSettings(Settings):
     """Actor and critic of TATS: trajectory attention -> linear."""
 
-    reads: Literal["tokens", "pixels"] = "tokens"
-    """The autoencoder's patch tokens, or averaged pixels and their change over time."""
-    width: int = Field(384, ge=8)
+    reads: Literal["tokens", "pixels"] = "pixels"
+    """Averaged pixels and their change over time, or the autoencoder's patch tokens."""
+    width: int = Field(64, ge=8)
     """Width of the sampler's tokens."""
-    heads: int = Field(6, ge=1)
+    heads: int = Field(2, ge=1)
     """Attention heads."""
     mlp: bool = False
     """Whether a feed-forward part follows the attention."""
-    pool: int = Field(1, ge=1)
+    pool: int = Field(2, ge=1)
     """Side of the groups of tokens that attend to one another as one; attention then costs pool^4
     times less."""
     shared_trunk: bool = False

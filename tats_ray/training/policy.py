@@ -24,6 +24,7 @@ def build_inputs(config: Config) -> ClipInputs:
         augment=config.data.augment,
         size=config.data.size,
         grid=config.grid,
+        slice_noise=config.slice_noise,
         visible=config.visible,
         targets=config.targets,
         motion_points=config.motion_points,

@@ -61,9 +61,9 @@ NAMED = "run.name=x"
         ([NAMED, "masking.ratio=0.9999"], "masking.ratio", "at least one must be visible"),
         ([NAMED, "masking.ratio=1.0"], "masking.ratio", "less than 1"),
         ([NAMED, "train.workers=3"], "train.batch_size", "use train.batch_size=258"),
-        ([NAMED, "rl.learners=3"], "rl.learners", "does not divide the 64 clips"),
-        ([NAMED, "rl.minibatch_clips=7"], "rl.minibatch_clips", "divide the 64 clips"),
-        ([NAMED, "rl.draws_per_clip=1"], "rl", "set rl.draws_per_clip >= 2"),
+        ([NAMED, "rl.learners=3"], "rl.learners", "does not divide the 256 clips"),
+        ([NAMED, "rl.minibatch_clips=7"], "rl.minibatch_clips", "divide the 256 clips"),
+        ([NAMED, "rl.baseline=group"], "rl", "set rl.draws_per_clip >= 2"),
         ([NAMED, "model.heads=5"], "model", "not divisible by heads 5"),
         ([NAMED, "train.publish_interval=9"], "train.publish_interval", "is now fixed at 1; leave"),
         ([NAMED, "masking.sampler.blocks=2"], "masking.sampler.blocks", "is now fixed at 1; leave"),
@@ -175,7 +175,7 @@ def test_another_system_keeps_what_all_have_and_drops_what_only_the_former_has(t
     assert (switched.ratio, switched.rule) == (0.8, "topk")
     back = load_config(path, ["masking.system=mgm", "masking.rule=topk", "masking.system=tats"])
     assert (back.masking.ratio, back.masking.warmup_steps, back.masking.sampler.width) == (
-        0.8, 0, 384,
+        0.8, 0, 64,
     )  # fmt: skip
 
 
