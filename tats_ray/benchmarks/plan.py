@@ -49,7 +49,7 @@ def plan_run(
         gpu: a key of `PEAKS`.
         gpus: that train.
         utilization: share of the peak that a step reaches: what `step` measures on such a GPU, or
-            .05 as VideoMAE's and .17 as AVION's published hours come to (docs/performance.md).
+            .05 as VideoMAE's and .17 as AVION's published hours come to.
         decode_seconds: CPU seconds of a clip, as `decode` measures.
 
     Raises:
