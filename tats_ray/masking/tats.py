@@ -1,4 +1,4 @@
-"""TATS (Rai, Min et al. 2025): visible tokens are drawn from a policy that PPO trains by rollouts.
+"""TATS (Rai, Min et al. 2025): visible tokens are drawn from a policy that PPO trains.
 
 What the paper leaves open is a decision (docs/systems.md).
 """
@@ -47,7 +47,7 @@ class TATSSettings(RolloutSettings):
 
 
 class TATS:
-    """Reads patch tokens by trajectory attention."""
+    """Looks at all tokens by trajectory attention."""
 
     Settings = TATSSettings
     reads: Reads = "tokens"

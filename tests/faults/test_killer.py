@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("TATS_RAY_KILLER_SECONDS", "60"))  # of killing
 # Seconds between two kills, on average.
 EVERY = float(os.environ.get("TATS_RAY_KILLER_EVERY", "15"))
 SEED = int(os.environ.get("TATS_RAY_KILLER_SEED", "0"))
-STEPS = max(150, int(SECONDS * 0.7))  # kills make them last longer
+STEPS = max(150, int(SECONDS * 2))  # the run must outlast the killer
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # the raylet ends with them
 
 pytestmark = [
