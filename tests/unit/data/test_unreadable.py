@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -36,18 +34,20 @@ def link(tmp_path):
     return found
 
 
-def test_a_file_that_comes_back_is_decoded(decoder, link, synthetic, capfd):
+def test_a_file_that_comes_back_is_decoded(decoder, link, synthetic, capfd, monkeypatch):
     video = read_manifest(synthetic.train)["path"][0].as_py()
     wanted = decoder.decode(_request(video), 60)
 
-    def bring_back():
-        link.unlink()
+    def waits():
+        yield 0.1
+        link.unlink()  # between the first attempt and the second
         link.symlink_to(video)
+        yield 0.1
 
-    threading.Timer(0.5, bring_back).start()
+    monkeypatch.setattr(isolated, "_RETRY_SECONDS", waits())
     got = decoder.decode(_request(link), 60)
     assert np.array_equal(got.frames, wanted.frames)
-    assert f"{link}: File name too long; trying again in 1 s" in capfd.readouterr().err
+    assert f"{link}: File name too long; trying again in 0.1 s" in capfd.readouterr().err
 
 
 def test_a_file_that_stays_away_ends_the_work(decoder, link, monkeypatch):
