@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,21 @@ def pretrain(
         inspection = HeldOutInspection(config, directory, held_out or manifest)
         summary = run_task(task, directory, stop or StopRequest(), inspection)
         log_summary(str(directory.path), summary)
+        if summary["steps"] == config.train.steps:
+            _log_lesson(directory, summary)
         return summary
+
+
+def _log_lesson(directory: RunDirectory, summary: dict[str, Any]) -> None:
+    """What the masks learned, and where to look next."""
+    moving, static = summary["motion_enrichment"], summary["static_enrichment"]
+    if moving is not None and isfinite(moving):
+        other = f", on static distractors {static:.1f} times" if isfinite(static) else ""
+        log(f"visible tokens lie on moving objects {moving:.1f} times as often as by chance{other}")
+    log(
+        f"look at {directory.pictures}; how good the features are: python jobs/probe.py "
+        f"probe.checkpoint={directory.path}"
+    )
 
 
 def pretraining_task(config: Config, manifest: pa.Table) -> Task:

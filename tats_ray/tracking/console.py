@@ -23,11 +23,12 @@ _COLUMNS = {
     "ppo/entropy": ("entropy", "{:.2f}"),
     "ppo/kl": ("kl", "{:.1e}"),
     "ppo/clip_fraction": ("clip", "{:.0%}"),
-    "ppo/ratio_max": ("ratio", "{:.2f}"),
     "rollout/staleness": ("staleness", "{:.1f}"),
     "time/clips_per_second": ("clips/s", "{:.1f}"),
     "time/data_share": ("data", "{:.0%}"),
 }
+# Constants while each draw is learned from once, which the ratio tells: no column then.
+_OF_SEVERAL_UPDATES = frozenset({"ppo/kl", "ppo/clip_fraction"})
 
 
 def log(text: str) -> None:
@@ -64,8 +65,9 @@ class RepeatedWarning:
 def log_record(record: Record, steps: int) -> None:
     """`step 120/600  loss ...  eta ...`."""
     parts = [f"step {record.step:>{len(str(steps))}}/{steps}"]
+    hidden = _OF_SEVERAL_UPDATES if record.metrics.get("ppo/ratio_max", 1.0) < 1.001 else ()
     for name, (label, form) in _COLUMNS.items():
-        if name in record.metrics:
+        if name in record.metrics and name not in hidden:
             parts.append(f"{label} {form.format(record.metrics[name])}")
     seconds = record.metrics.get("time/step_seconds")
     if seconds is not None:

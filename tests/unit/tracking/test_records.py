@@ -7,7 +7,7 @@ import json
 import mlflow
 import pytest
 
-from tats_ray.tracking.console import RepeatedWarning
+from tats_ray.tracking.console import RepeatedWarning, log_record
 from tats_ray.tracking.metrics_file import MetricsFile, Record, read_records
 from tats_ray.tracking.mlflow_run import MLflowRun, reason
 from tats_ray.tracking.tracker import IntervalMean, Tracker, UntrackedRun
@@ -218,3 +218,13 @@ def test_the_tracker_adds_rates_and_prints_one_line(tmp_path, capsys):
     printed = capsys.readouterr().out.strip().splitlines()
     assert len(printed) == 1
     assert printed[0].startswith("step  2/12  loss 0.2500")
+
+
+@pytest.mark.parametrize(("ratio", "shown"), [(1.0, False), (1.3, True)])
+def test_the_line_has_no_constants(capsys, ratio, shown):
+    """With one update per draw the ratio is 1, the KL divergence 0 and nothing is clipped."""
+    metrics = {"loss": 0.5, "ppo/kl": 0.01, "ppo/clip_fraction": 0.1, "ppo/ratio_max": ratio}
+    log_record(Record(3, metrics), 10)
+    line = capsys.readouterr().out
+    assert line.startswith("step  3/10  loss 0.5000")
+    assert ("kl 1.0e-02  clip 10%" in line) == shown
