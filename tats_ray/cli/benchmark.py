@@ -260,7 +260,9 @@ _BENCHMARKS = {
     "sampler": _Benchmark("Time the sampler: what it sees, a draw, an update.", _sampler),
     "rollout": _Benchmark("Time a draw and its score in this process.", _rollout),
     "decode": _Benchmark(
-        "Time the decoding of clips of videos.", _decode, words="FILE|section.key=value",
+        "Time the decoding of clips of videos.",
+        _decode,
+        words="FILE|section.key=value",
         example="VIDEO.mp4",
     ),
     "pipeline": _Benchmark(
@@ -274,7 +276,9 @@ _BENCHMARKS = {
         "Time rollout workers at a fixed cost of each draw.", _scale, _scale_arguments
     ),
     "plan": _Benchmark(
-        "Tell what a run needs; nothing is timed.", _plan, _plan_arguments,
+        "Tell what a run needs; nothing is timed.",
+        _plan,
+        _plan_arguments,
         example="--config recipe:videomae_k400 --videos 240000 --epochs 800",
     ),
 }

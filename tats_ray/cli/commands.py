@@ -1,4 +1,4 @@
-"""The command `tats-ray`: the table of its sub-commands, each imported only when it is asked for."""
+"""The command `tats-ray`: a table of its sub-commands, each imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Command(NamedTuple):
 # A command that is added stands here and nowhere else.
 COMMANDS = {
     "demo": Command("watch a sampler learn on generated videos", "train:demo_main"),
+    "doctor": Command("check this machine: decoding, Ray, GPU, MLflow, disk", "doctor:doctor_main"),
     "prepare": Command("make a manifest of videos; re-encode them", "prepare:prepare_data_main"),
     "pretrain": Command("pre-train a masked video autoencoder", "train:pretrain_main"),
     "finetune": Command("fine-tune an encoder on labelled videos", "train:finetune_main"),

@@ -1,5 +1,4 @@
-"""`tats-ray evaluate` (`RUN [MANIFEST] section.key=value ...`), `probe` and `compare` (`--config FILE
-section.key=value ... [--dry-run]`)."""
+"""`tats-ray evaluate`, `probe` and `compare`: what a run is worth."""
 
 from __future__ import annotations
 

@@ -73,8 +73,10 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
 
 def _prepare(given: argparse.Namespace) -> int:
     from tats_ray.data.datasets.lists import folder_entries, list_entries, other_files
+    from tats_ray.data.motion.trackers import require_opencv
     from tats_ray.data.prepare import CHECKED_FRAMES, prepare
 
+    require_opencv(given.motion, f"--motion {given.motion}")
     source = given.source
     if given.dataset is not None:
         entries, source = dataset_entries(given), videos_folder(given)

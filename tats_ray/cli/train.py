@@ -1,4 +1,4 @@
-"""`tats-ray pretrain`, `demo` and `finetune`: `[--config FILE] [section.key=value ...] [--resume]`."""
+"""`tats-ray pretrain`, `demo` and `finetune`: jobs that leave a run, and continue it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from tats_ray.cli.command_line import JobHelp, job_parser, require_settings, run_guarded, use_threads
+from tats_ray.cli.command_line import (
+    JobHelp,
+    job_parser,
+    require_settings,
+    run_guarded,
+    use_threads,
+)
 from tats_ray.config import Config, dump_config, load_config
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.job import JobConfig
