@@ -73,8 +73,8 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     if "masking" in read_yaml(run / "config.yaml"):
         raise RunDirectoryError(
             f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
-            f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
-            f"(jobs/probe.py probe.checkpoint={run})"
+            f"(tats-ray finetune train.initial_weights={run}), or probe its features "
+            f"(tats-ray probe probe.checkpoint={run})"
         )
     overrides = [text for text in rest if "=" in text]
     run = run.absolute()

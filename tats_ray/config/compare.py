@@ -165,7 +165,7 @@ class CompareConfig(TrackedConfig):
         return validate_as(Config, tree)
 
     def probe_tree(self, run: str, train: str, test: str | None) -> dict[str, Any]:
-        """What jobs/probe.py would read.
+        """What tats-ray probe would read.
 
         Args:
             run: directory of the pre-training run.

@@ -11,6 +11,9 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
+
+import tats_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ["pyproject.toml", "README.md", "LICENSE", "configs", "tats_ray"]
@@ -88,3 +91,19 @@ def test_it_is_the_wheel_that_ran(unpacked, tmp_path):
         env={**os.environ, "PYTHONPATH": str(unpacked)},
     )  # fmt: skip
     assert told.stdout.strip() == str(unpacked / "tats_ray" / "__init__.py")
+
+
+def test_the_version_is_the_same_everywhere(unpacked):
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert cited == tats_ray.__version__
+    assert f"\n## {cited}\n" in changes
+    assert (unpacked / f"tats_ray-{cited}.dist-info").is_dir()
+
+
+def test_hooks_before_a_commit_are_those_of_make_lint():
+    lint = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nlint:")[2]
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    for hook in local["hooks"]:
+        tool = hook["entry"].partition(" --force-exclude")[0].removeprefix(".venv/bin/")
+        assert f"$(BIN)/{tool}" in lint.partition("\n\n")[0]

@@ -52,7 +52,7 @@ def test_evaluating_a_pretraining_run_says_what_to_do_instead(tmp_path, capsys):
     assert evaluate_main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert f"{tmp_path}: is a pre-training run, which has no classifier" in message
-    assert "jobs/finetune.py" in message and "jobs/probe.py" in message
+    assert "tats-ray finetune" in message and "tats-ray probe" in message
 
 
 def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
