@@ -1,8 +1,10 @@
 # `make demo` and `make test` do all the set-up on a fresh machine.
+# `make demo TORCH=cpu` installs PyTorch without CUDA, which is smaller by gigabytes.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SOURCES := tats_ray jobs examples tests
+TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 PYTEST  := $(BIN)/python -m pytest
 
 .PHONY: setup demo test test-all lint format clean
@@ -11,11 +13,12 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) \
+		-c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup
-	$(BIN)/python jobs/pretrain.py --config configs/demo.yaml
+	$(BIN)/tats-ray demo
 
 # What needs no Ray runs in two processes; whole runs and Ray's tests come one by one.
 test: setup

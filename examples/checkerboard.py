@@ -1,7 +1,7 @@
 """A masking system of your own: visible tokens lie on the fields of one colour of a checkerboard,
 which changes from slice to slice.
 
-    python jobs/pretrain.py --config configs/demo.yaml run.name=board \
+    tats-ray pretrain --config recipe:demo run.name=board \
         masking.system=examples.checkerboard:Checkerboard masking.field=2
 
 The configuration imports this module, so torch is imported where it is used. Every process of a

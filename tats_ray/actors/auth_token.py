@@ -9,7 +9,7 @@ from pathlib import Path
 from tats_ray.storage import writing
 from tats_ray.tracking.console import log
 
-_OTHERS = 0o077  # permissions of group and world
+OTHERS = 0o077  # permissions of group and world
 
 
 def guard_token(*, create: bool) -> None:
@@ -21,14 +21,21 @@ def guard_token(*, create: bool) -> None:
     Raises:
         StorageError: it cannot be made.
     """
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+    file = token_file()
+    if file is None:
         return
-    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(given) if given else Path.home() / ".ray" / "auth_token"
     if file.exists():
         _mend(file)
-    elif create and not given:
+    elif create and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         _create(file)
+
+
+def token_file() -> Path | None:
+    """The file that Ray reads; None where the environment has the token or asks for none."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return None
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(given) if given else Path.home() / ".ray" / "auth_token"
 
 
 def _create(file: Path) -> None:
@@ -49,11 +56,11 @@ def _create(file: Path) -> None:
 
 def _mend(file: Path) -> None:
     mode = file.stat().st_mode
-    if not mode & _OTHERS:
+    if not mode & OTHERS:
         return
     seen = f"{file}: other users of this machine could read the token of your Ray clusters"
     try:
-        file.chmod(mode & ~_OTHERS & 0o777)
+        file.chmod(mode & ~OTHERS & 0o777)
     except OSError:
         log(f"{seen}, and still can: make the file yours alone (mode 600)")
         return

@@ -1,4 +1,4 @@
-"""What Ray adds to decoding, to weights on their way and to rollouts, for jobs/benchmark.py."""
+"""What Ray adds to decoding, to weights on their way and to rollouts, for tats-ray benchmark."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def measure_startup(words: list[str], repeats: int, more_steps: int | None) -> d
     """Figures of serial runs of two steps and of such runs on local Ray, in turn.
 
     Args:
-        words: arguments of jobs/pretrain.py, but for the number of steps.
+        words: arguments of tats-ray pretrain, but for the number of steps.
         more_steps: by which other runs are longer, which shows the CPU time of a step; None: none.
 
     Raises:

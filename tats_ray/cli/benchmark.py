@@ -1,4 +1,4 @@
-"""Command line of jobs/benchmark.py: one benchmark, or `all` of them one after the other."""
+"""`tats-ray benchmark`: one benchmark, or `all` of them one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tats_ray.cli.command_line import run_guarded, use_threads
+from tats_ray.cli.command_line import command_parser, run_guarded, use_threads
 from tats_ray.config import Config, load_config
 from tats_ray.errors import ConfigError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Figures = dict[str, Figure]
 
-_DEMO = "configs/demo.yaml"
+_DEMO = "recipe:demo"
 _FOLDER = Path("benchmarks")  # of the figures that are kept
 _COMMAND = "import sys; from tats_ray.cli.benchmark import benchmark_main as m; sys.exit(m())"
 
@@ -29,18 +29,22 @@ class _Benchmark(NamedTuple):
     measure: Callable[[argparse.Namespace], Figures]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     words: str = "section.key=value"
+    example: str = f"--config {_DEMO}"
 
 
 def benchmark_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/benchmark.py; returns the exit code."""
+    """Entry point of `tats-ray benchmark`; returns the exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
 
     def job() -> int:
+        if name in ("-h", "--help"):
+            sys.stdout.write(_overview())
+            return 0
         if name == "all":
             return _all(rest)
         if name not in _BENCHMARKS:
             raise ConfigError(
-                "there is nothing to run: begin with python jobs/benchmark.py "
+                "there is nothing to run: begin with tats-ray benchmark "
                 f"{'|'.join(_BENCHMARKS)}|all; step --config {_DEMO} is a small one"
             )
         return _one(name, rest)
@@ -48,11 +52,22 @@ def benchmark_main(arguments: list[str] | None = None) -> int:
     return run_guarded(job)
 
 
+def _overview() -> str:
+    rows = (f"  {name:<10}{one.purpose}\n" for name, one in _BENCHMARKS.items())
+    return (
+        "usage: tats-ray benchmark BENCHMARK [options] [section.key=value ...]\n\nbenchmarks:\n"
+        f"{''.join(rows)}  all       Run all of them.\n\n"
+        f"example:\n  tats-ray benchmark step --config {_DEMO}\n"
+    )
+
+
 def _one(name: str, arguments: list[str]) -> int:
     """Measures, shows and, if asked, keeps figures; 1 where one became worse."""
     benchmark = _BENCHMARKS[name]
-    parser = argparse.ArgumentParser(prog=f"benchmark.py {name}", description=benchmark.purpose)
-    parser.add_argument("--config", metavar="FILE", help="YAML file")
+    parser = command_parser(
+        f"benchmark {name}", benchmark.purpose, f"tats-ray benchmark {name} {benchmark.example}"
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or recipe:NAME")
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats")
     parser.add_argument(
         "--record",
@@ -81,9 +96,11 @@ def _one(name: str, arguments: list[str]) -> int:
 
 def _all(arguments: list[str]) -> int:
     """Each in a process of its own, which begins with a cold cache and a Ray of its own."""
-    parser = argparse.ArgumentParser(prog="benchmark.py all", description="Run all benchmarks.")
+    parser = command_parser(
+        "benchmark all", "Run all benchmarks.", "tats-ray benchmark all --quick"
+    )
     parser.add_argument("--quick", action="store_true", help="small ones, within ten minutes")
-    parser.add_argument("--config", metavar="FILE", default=_DEMO, help="YAML file")
+    parser.add_argument("--config", metavar="FILE", default=_DEMO, help="YAML file, or recipe:NAME")
     parser.add_argument("--record", action="store_true", help="as of each of them")
     given = parser.parse_args(arguments)
     worst = 0
@@ -243,7 +260,10 @@ _BENCHMARKS = {
     "sampler": _Benchmark("Time the sampler: what it sees, a draw, an update.", _sampler),
     "rollout": _Benchmark("Time a draw and its score in this process.", _rollout),
     "decode": _Benchmark(
-        "Time the decoding of clips of videos.", _decode, words="FILE|section.key=value"
+        "Time the decoding of clips of videos.",
+        _decode,
+        words="FILE|section.key=value",
+        example="VIDEO.mp4",
     ),
     "pipeline": _Benchmark(
         "Time Ray Data beside a bare pool of decoders.", _pipeline, _profile_argument
@@ -255,5 +275,10 @@ _BENCHMARKS = {
     "scale": _Benchmark(
         "Time rollout workers at a fixed cost of each draw.", _scale, _scale_arguments
     ),
-    "plan": _Benchmark("Tell what a run needs; nothing is timed.", _plan, _plan_arguments),
+    "plan": _Benchmark(
+        "Tell what a run needs; nothing is timed.",
+        _plan,
+        _plan_arguments,
+        example="--config recipe:videomae_k400 --videos 240000 --epochs 800",
+    ),
 }

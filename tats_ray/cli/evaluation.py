@@ -1,5 +1,4 @@
-"""Command lines of jobs/evaluate.py (`RUN [MANIFEST] section.key=value ...`), jobs/probe.py and
-jobs/compare.py (`--config FILE section.key=value ... [--dry-run]`)."""
+"""`tats-ray evaluate`, `probe` and `compare`: what a run is worth."""
 
 from __future__ import annotations
 
@@ -7,19 +6,52 @@ import argparse
 import sys
 from pathlib import Path
 
-from tats_ray.cli.command_line import job_parser, run_guarded, use_threads
+from tats_ray.cli.command_line import (
+    JobHelp,
+    command_parser,
+    job_parser,
+    run_guarded,
+    use_threads,
+)
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as, read_yaml
-from tats_ray.config.probe import load_probe_config
+from tats_ray.config.probe import ProbeFile, load_probe_config
 from tats_ray.errors import ConfigError, RunDirectoryError
+
+_PROBE = JobHelp(
+    command="probe",
+    purpose="Evaluate the frozen features of a pre-training run.",
+    example="tats-ray probe probe.checkpoint=runs/NAME probe.train=train.parquet "
+    "probe.test=test.parquet",
+    settings=ProbeFile,
+    most_used=(
+        "probe.checkpoint", "probe.train", "probe.test", "probe.folds", "probe.method",
+        "probe.views", "probe.pool", "probe.name",
+    ),
+    remark="Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
+)  # fmt: skip
+_COMPARE = JobHelp(
+    command="compare",
+    purpose="Compare masking systems: pre-train and evaluate each at every mask ratio.",
+    example="tats-ray compare --config study:motion_classes",
+    settings=CompareConfig,
+    most_used=(
+        "run.name", "run.output_dir", "compare.ratios", "compare.seeds", "compare.metric",
+        "compare.budget", "compare.execution",
+    ),
+    names="study",
+    remark="Running the same command again continues an unfinished comparison.",
+)  # fmt: skip
 
 
 def evaluate_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/evaluate.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate a fine-tuned run on a test manifest with several views per video."
+    """Entry point of `tats-ray evaluate`; returns the exit code."""
+    parser = command_parser(
+        "evaluate",
+        "Evaluate a fine-tuned run on a test manifest with several views per video.",
+        "tats-ray evaluate runs/NAME test.parquet views.temporal=2 views.spatial=3",
     )
     parser.add_argument("run", type=Path, help="directory of a fine-tuning run")
     parser.add_argument(
@@ -41,8 +73,8 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     if "masking" in read_yaml(run / "config.yaml"):
         raise RunDirectoryError(
             f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
-            f"(jobs/finetune.py train.initial_weights={run}), or probe its features "
-            f"(jobs/probe.py probe.checkpoint={run})"
+            f"(tats-ray finetune train.initial_weights={run}), or probe its features "
+            f"(tats-ray probe probe.checkpoint={run})"
         )
     overrides = [text for text in rest if "=" in text]
     run = run.absolute()
@@ -63,11 +95,8 @@ def _evaluate(run: Path, rest: list[str]) -> int:
 
 
 def probe_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/probe.py; returns the exit code."""
-    parser = job_parser(
-        "Evaluate the frozen features of a pre-training run.",
-        "Needed: probe.checkpoint, probe.train, and probe.test or probe.folds.",
-    )
+    """Entry point of `tats-ray probe`; returns the exit code."""
+    parser = job_parser(_PROBE)
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _probe(given))
 
@@ -85,12 +114,8 @@ def _probe(given: argparse.Namespace) -> int:
 
 
 def compare_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/compare.py; returns the exit code."""
-    parser = job_parser(
-        "Compare masking systems: pre-train and evaluate each at every mask ratio.",
-        "Running the same command again continues an unfinished comparison.",
-        needs_file=True,
-    )
+    """Entry point of `tats-ray compare`; returns the exit code."""
+    parser = job_parser(_COMPARE, needs_file=True)
     given = parser.parse_args(arguments)
     return run_guarded(lambda: _compare(given))
 

@@ -1,4 +1,4 @@
-"""Command line of jobs/prepare_data.py: manifest, re-encoding and motion of a set of videos."""
+"""`tats-ray prepare`: manifest, re-encoding and motion of a set of videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tats_ray.cli.command_line import run_guarded
+from tats_ray.cli.command_line import command_parser, run_guarded
 from tats_ray.errors import ManifestError, VideoDecodeError
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ MOTION_SOURCES = ["vectors", "lucas_kanade", "dense_flow", "cotracker3"]
 
 
 def prepare_data_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/prepare_data.py; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Make a manifest of videos.")
+    """Entry point of `tats-ray prepare`; returns the exit code."""
+    parser = command_parser(
+        "prepare",
+        "Make a manifest of videos.",
+        "tats-ray prepare VIDEOS train.parquet --reencode VIDEOS_256",
+    )
     parser.add_argument("source", type=Path, help="folder (class = sub-folder), list or annotation")
     parser.add_argument("manifest", type=Path, help="Parquet file to write")
     add_dataset_arguments(parser)
@@ -69,8 +73,10 @@ def prepare_data_main(arguments: list[str] | None = None) -> int:
 
 def _prepare(given: argparse.Namespace) -> int:
     from tats_ray.data.datasets.lists import folder_entries, list_entries, other_files
+    from tats_ray.data.motion.trackers import require_opencv
     from tats_ray.data.prepare import CHECKED_FRAMES, prepare
 
+    require_opencv(given.motion, f"--motion {given.motion}")
     source = given.source
     if given.dataset is not None:
         entries, source = dataset_entries(given), videos_folder(given)

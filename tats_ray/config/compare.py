@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -16,6 +15,7 @@ from tats_ray.config.load import apply_override, read_yaml, validate_as
 from tats_ray.config.probe import ProbeFile
 from tats_ray.config.runtime import ClusterSettings
 from tats_ray.config.settings import Settings
+from tats_ray.config.shipped import config_path
 from tats_ray.config.tree import Config
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -86,7 +86,7 @@ class CompareConfig(TrackedConfig):
 
     compare: CompareSettings
     base: str | None = None
-    """File for jobs/pretrain.py that `pretrain` changes."""
+    """File or name (recipe:demo) of a pre-training configuration that `pretrain` changes."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
     probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
     finetune: dict[str, Any] | None = None
@@ -101,7 +101,7 @@ class CompareConfig(TrackedConfig):
         changes = given.get("pretrain", {})
         if not isinstance(changes, dict):
             return given
-        tree, masking = read_yaml(Path(given["base"])), changes.get("masking")
+        tree, masking = read_yaml(config_path(given["base"])), changes.get("masking")
         if isinstance(masking, dict) and "system" in masking:
             apply_override(tree, f"masking.system={masking['system']}")
         return {**given, "base": None, "pretrain": _merge(tree, changes)}
@@ -165,7 +165,7 @@ class CompareConfig(TrackedConfig):
         return validate_as(Config, tree)
 
     def probe_tree(self, run: str, train: str, test: str | None) -> dict[str, Any]:
-        """What jobs/probe.py would read.
+        """What tats-ray probe would read.
 
         Args:
             run: directory of the pre-training run.

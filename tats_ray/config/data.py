@@ -57,7 +57,7 @@ class AugmentSettings(Settings):
 class MotionSettings(Settings):
     """Motion that comes with a clip: what masking systems read and the motion target predicts.
 
-    It is computed where clips are decoded, or read from a cache that jobs/prepare_data.py made.
+    It is computed where clips are decoded, or read from a cache that tats-ray prepare made.
     """
 
     source: Literal["auto", "none", "vectors", "lucas_kanade", "dense_flow", "cotracker3"] = "auto"
@@ -66,14 +66,14 @@ class MotionSettings(Settings):
     grid: int | None = Field(None, ge=2)
     """Points per side of the frame; empty: 2 x data.size / model.patch."""
     cache: str | None = None
-    """Folder of jobs/prepare_data.py --motion; empty: computed anew."""
+    """Folder of tats-ray prepare --motion; empty: computed anew."""
 
 
 class ClipSettings(Settings):
     """Clips of a manifest, as every training job reads them."""
 
     manifest: str | None = None
-    """Parquet file of jobs/prepare_data.py; empty: the generated set."""
+    """Parquet file of tats-ray prepare; empty: the generated set."""
     synthetic: SyntheticSettings = SyntheticSettings()
 
     frames: int = Field(16, ge=1)

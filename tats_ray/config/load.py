@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from tats_ray.config.masking import MaskingSettings, settings_class, switch_system
 from tats_ray.config.settings import Settings
+from tats_ray.config.shipped import config_path
 from tats_ray.config.tree import Config
 from tats_ray.errors import ConfigError
 
@@ -151,12 +152,13 @@ def load_config(path: str | Path | None, overrides: list[str]) -> Config:
 
 
 def load_as(kind: type[Kind], path: str | Path | None, overrides: list[str]) -> Kind:
-    """Reads `path`, applies `a.b=value` overrides in order and validates the result.
+    """Reads a file, or a shipped one by its name, applies `a.b=value` overrides in order and
+    validates the result.
 
     Raises:
         ConfigError: one line naming the file or field and the remedy.
     """
-    tree = read_yaml(Path(path)) if path is not None else {}
+    tree = read_yaml(config_path(path)) if path is not None else {}
     for override in overrides:
         apply_override(tree, override)
     return validate_as(kind, tree)

@@ -64,7 +64,7 @@ def _log_lesson(directory: RunDirectory, summary: dict[str, Any]) -> None:
         other = f", on static distractors {static:.1f} times" if isfinite(static) else ""
         log(f"visible tokens lie on moving objects {moving:.1f} times as often as by chance{other}")
     log(
-        f"look at {directory.pictures}; how good the features are: python jobs/probe.py "
+        f"look at {directory.pictures}; how good the features are: tats-ray probe "
         f"probe.checkpoint={directory.path}"
     )
 

@@ -13,7 +13,7 @@ from tats_ray.data.isolated import Answer
 from tats_ray.data.video_index import Reading, video_index
 from tats_ray.errors import VideoDecodeError
 
-REPAIR = "re-encode it with jobs/prepare_data.py --reencode, or leave it out"
+REPAIR = "re-encode it with tats-ray prepare --reencode, or leave it out"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe (FIFO)",

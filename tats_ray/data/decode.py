@@ -27,7 +27,7 @@ from tats_ray.errors import StorageError, VideoDecodeError
 
 _INEXACT = (
     "decord: its groups of pictures, time stamps or codec make decord give other frames than those "
-    "asked for; set data.decoder=auto, or re-encode it with jobs/prepare_data.py --reencode"
+    "asked for; set data.decoder=auto, or re-encode it with tats-ray prepare --reencode"
 )
 
 # Frames `stride` apart | spread over a window of frames x stride | one at the same place of every
@@ -37,7 +37,7 @@ Sampling = Literal["dense", "window", "segments", "jittered_segments"]
 
 @dataclass(frozen=True)
 class PreparedVideo:
-    """What jobs/prepare_data.py found out about a video; plain values."""
+    """What tats-ray prepare found out about a video; plain values."""
 
     reading: Reading
     frames: int
@@ -143,7 +143,7 @@ def _check_file(request: DecodeRequest) -> tuple[int, int]:
     raise VideoDecodeError(
         request.path,
         f"was replaced since its manifest was made ({prepared.bytes} bytes then, {status.st_size} "
-        "now, or another time of change); run jobs/prepare_data.py again",
+        "now, or another time of change); run tats-ray prepare again",
     )
 
 

@@ -16,7 +16,7 @@ from tats_ray.errors import VideoDecodeError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-VIDEO_SECONDS = 600.0  # time limit of jobs/prepare_data.py; enough for half an hour of video
+VIDEO_SECONDS = 600.0  # time limit of tats-ray prepare; enough for half an hour of video
 _WAITING = 256  # items that wait in memory for a process, or for the answer of an earlier item
 
 

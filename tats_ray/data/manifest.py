@@ -85,7 +85,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     """
     path = Path(path)
     if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest; make one with jobs/prepare_data.py")
+        raise ManifestError(f"{path}: no such manifest; make one with tats-ray prepare")
     try:
         names = pq.read_schema(path).names
         twice = next((name for name in SCHEMA.names if names.count(name) > 1), None)

@@ -17,6 +17,7 @@ from tats_ray.data.decode import DecodedClips, DecodeRequest, Sampling
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.manifest import prepared_video
 from tats_ray.data.motion.prior import MotionRequest
+from tats_ray.data.motion.trackers import require_opencv
 from tats_ray.data.sampling import manifest_rows, temporal_starts
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 
@@ -135,9 +136,15 @@ def build_plan(config: Config, manifest: pa.Table) -> BlockPlan:
 
 
 def motion_request(config: Config) -> MotionRequest | None:
-    """The motion that the clips of a run carry, if any."""
+    """The motion that the clips of a run carry, if any.
+
+    Raises:
+        ConfigError: the library that finds it is not installed.
+    """
     if config.motion_form == "none":
         return None
+    if config.data.motion.cache is None:
+        require_opencv(config.motion_source, f"data.motion.source={config.motion_source}")
     return MotionRequest(
         source=config.motion_source,
         form=config.motion_form,

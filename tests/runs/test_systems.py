@@ -70,6 +70,6 @@ def test_a_prior_that_cannot_be_had_ends_the_run_with_its_name(synthetic, tmp_pa
     config = _config(
         "mgm", tmp_path, synthetic.train, synthetic.held_out, f"data.motion.cache={tmp_path}/cache"
     )
-    with pytest.raises(Exception, match=r"\.mp4: .*prepare_data") as caught:
+    with pytest.raises(Exception, match=r"\.mp4: .*tats-ray prepare") as caught:
         pretrain(config, must_resume=False)
     assert isinstance(caught.value, TooManyBrokenVideosError) or "motion" in str(caught.value)

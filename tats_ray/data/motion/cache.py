@@ -1,4 +1,4 @@
-"""Motion of whole videos on disk, made once by jobs/prepare_data.py --motion.
+"""Motion of whole videos on disk, made once by tats-ray prepare --motion.
 
 One .npz file per video, named by its absolute path: the per-frame displacements as float16
 [F, G, G, 2] and a JSON header that says what they were made of.
@@ -93,7 +93,7 @@ def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
         MotionPriorError: there is none, it is damaged, or was made of something else.
     """
     remedy = (
-        f"run jobs/prepare_data.py with --motion {source} --motion-folder {folder} "
+        f"run tats-ray prepare with --motion {source} --motion-folder {folder} "
         f"--motion-grid {grid}"
     )
     file = cache_file(folder, path)

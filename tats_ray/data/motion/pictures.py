@@ -71,7 +71,7 @@ def _pictures(path: str) -> Iterator[np.ndarray]:
                     raise MotionPriorError(
                         path,
                         f"is shown rotated by {frame.rotation} degrees; re-encode it with "
-                        "jobs/prepare_data.py --reencode",
+                        "tats-ray prepare --reencode",
                     )
                 share = min(1.0, _SHORT_SIDE / min(frame.width, frame.height))
                 width, height = (

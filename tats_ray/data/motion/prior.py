@@ -101,6 +101,6 @@ def _hold_last(fields: np.ndarray, path: str, indices: np.ndarray) -> np.ndarray
         raise MotionPriorError(
             path,
             f"motion is known for {len(fields)} frames, the clip needs frame {indices[-1]}; "
-            "re-encode the video with jobs/prepare_data.py --reencode",
+            "re-encode the video with tats-ray prepare --reencode",
         )
     return np.concatenate([fields, np.zeros((missing, *fields.shape[1:]), fields.dtype)])

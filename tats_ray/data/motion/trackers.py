@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tats_ray.data.motion.fields import sample_field
-from tats_ray.errors import MotionPriorError
+from tats_ray.errors import ConfigError, MotionPriorError
 
 # Lucas-Kanade. The window is small because objects are: a larger one mixes their motion with the
 # background's. Over objects of 5 to 15 pixels' radius 9 pixels lost the fewest points.
@@ -58,6 +58,26 @@ def point_tracker(source: str, path: str) -> PointTracker:
             path,
             f"CoTracker3 cannot be loaded ({reason}); run torch.hub.load('{_COTRACKER}', "
             f"'{_MODEL}') once with a network, or set data.motion.source=lucas_kanade",
+        ) from None
+
+
+def require_opencv(source: str, needed_by: str) -> None:
+    """Before videos are read: without the library each of them would look broken.
+
+    Args:
+        needed_by: the setting or argument, for the message.
+
+    Raises:
+        ConfigError: the source needs OpenCV, which is an extra of the package.
+    """
+    if source not in ("lucas_kanade", "dense_flow"):
+        return
+    try:
+        opencv()
+    except ImportError as error:
+        raise ConfigError(
+            f"{needed_by} needs OpenCV, which cannot be imported ({error}): "
+            "pip install 'tats-ray[motion]'"
         ) from None
 
 

@@ -21,7 +21,7 @@ CODECS = frozenset(
     | {"msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
 )
 RASTER = 8  # pixels; every block that FFmpeg reports begins and ends on a multiple of it
-_REMEDY = "re-encode it with jobs/prepare_data.py --reencode, or set data.motion.source=dense_flow"
+_REMEDY = "re-encode it with tats-ray prepare --reencode, or set data.motion.source=dense_flow"
 # The pictures are not looked at: neither their residuals nor their deblocking is needed.
 _OPTIONS = {
     "flags2": "+export_mvs",

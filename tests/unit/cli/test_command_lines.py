@@ -20,8 +20,8 @@ from tests.numbered_videos import write_numbered, x264
 def test_a_job_that_is_given_nothing_says_how_to_begin(main, capsys):
     assert main([]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: there is nothing to run: begin with python jobs/")
-    assert "--config configs/" in message and message.count("\n") == 1
+    assert message.startswith("error: there is nothing to run: begin with tats-ray ")
+    assert "--config " in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("folder", ["s3://bucket/runs", "gs://bucket", "hdfs://host/runs"])
@@ -52,7 +52,7 @@ def test_evaluating_a_pretraining_run_says_what_to_do_instead(tmp_path, capsys):
     assert evaluate_main([str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert f"{tmp_path}: is a pre-training run, which has no classifier" in message
-    assert "jobs/finetune.py" in message and "jobs/probe.py" in message
+    assert "tats-ray finetune" in message and "tats-ray probe" in message
 
 
 def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
@@ -67,4 +67,4 @@ def test_decoding_is_timed_as_a_video_is_read(tmp_path, capsys):
 
 def test_an_unknown_benchmark_is_refused(capsys):
     assert benchmark_main(["stop"]) == 2
-    assert "jobs/benchmark.py step|sampler|" in capsys.readouterr().err
+    assert "tats-ray benchmark step|sampler|" in capsys.readouterr().err

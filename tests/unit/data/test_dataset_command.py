@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py on the layouts of published data sets."""
+"""tats-ray prepare on the layouts of published data sets."""
 
 from __future__ import annotations
 

@@ -225,3 +225,24 @@ def test_real_videos(shared_data):
 
 
 assert FRAMES == 14  # the frame numbers above count on it
+
+
+def test_a_run_that_needs_opencv_is_refused_before_its_videos_are_read(tmp_path):
+    """Where the extra is not installed each video would look broken."""
+    script = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "from tats_ray.cli.prepare import prepare_data_main as prepare\n"
+        "from tats_ray.cli.train import pretrain_main as pretrain\n"
+        f"print(prepare(['{tmp_path}', 'm', '--motion', 'dense_flow', '--motion-folder', 'f']))\n"
+        f"print(pretrain(['--config', 'recipe:demo', 'run.output_dir={tmp_path}', "
+        "'masking.system=trackmae', 'cluster.mode=serial', 'data.synthetic.clips=2', "
+        "'data.synthetic.held_out_clips=2']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["2", "2"]
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: --motion dense_flow needs OpenCV, which cannot be imported (")
+    assert second.startswith("error: data.motion.source=lucas_kanade needs OpenCV, which cannot be")
+    assert first.endswith(": pip install 'tats-ray[motion]'") and second.endswith("[motion]'")
