@@ -10,7 +10,6 @@ from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 from tats_ray.evaluation.held_out import Enrichment, load_held_out
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
-from tats_ray.storage import writing
 from tats_ray.tracking.pictures import save_pictures
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import RunState
@@ -55,8 +54,7 @@ class HeldOutInspection:
         inspector = Inspector(self._config, state)
         if draw:
             shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
-            with writing(self._pictures):
-                files = save_pictures(shown, self._config.grid, self._pictures, step)
+            files = save_pictures(shown, self._config, self._pictures, step)
             for file in files:
                 tracker.mlflow.log_file(file, "pictures")
         if not measure:
