@@ -90,7 +90,7 @@ class _Drawing:
         frames = config.data.frames
         self._chosen = np.arange(0, frames, 1 if look.every_frame else tubelet)
         self._slices = self._chosen // tubelet
-        self._clip = self.shrunk(inspection.pixels[clip])
+        self._clip = self._fitted(inspection.pixels[clip])
         seen = np.zeros(self._grid.tokens, dtype=bool)
         seen[inspection.visible[clip].numpy()] = True
         self.shown = self._per_token(seen)
@@ -105,7 +105,7 @@ class _Drawing:
     def _side(self) -> int:
         return self.cell * self._grid.rows
 
-    def shrunk(self, pixels: Tensor) -> np.ndarray:
+    def _fitted(self, pixels: Tensor) -> np.ndarray:
         """The frames that are shown: float32 [3, T, S, S] -> uint8 [t, side, side, 3]."""
         images = pixels[:, self._chosen].permute(1, 2, 3, 0).numpy()
         return (resized(images, self._side) * 255).round().astype(np.uint8)
@@ -130,7 +130,7 @@ class _Drawing:
         return self.outlined(self._image("visible", shown))
 
     def reconstruction(self, pixels: Tensor) -> Panel:
-        return self._image("reconstruction", self.shrunk(pixels))
+        return self._image("reconstruction", self._fitted(pixels))
 
     def _image(self, kind: str, images: np.ndarray) -> Panel:
         draw_grid(images, self.cell)
@@ -189,7 +189,7 @@ def border(masks: np.ndarray) -> np.ndarray:
 def draw_grid(images: np.ndarray, cell: int) -> None:
     """Draws the borders between tokens into uint8 [T, H, W, 3]."""
     for lines in (images[:, cell::cell], images[:, :, cell::cell]):
-        lines[:] = (lines * (1 - _GRID_SHARE) + _GRID * _GRID_SHARE).astype(np.uint8)
+        lines[:] = (lines * (1 - _GRID_SHARE) + _GRID * _GRID_SHARE).round().astype(np.uint8)
 
 
 def hatch(images: np.ndarray, where: np.ndarray) -> None:

@@ -103,11 +103,11 @@ def test_maps_have_the_colour_of_their_value_and_a_grid():
     for token, value in enumerate(values[0].tolist()):
         slice_, row, column = np.unravel_index(token, (4, 2, 2))
         cell = panel.images[slice_, 64 * row + 1 : 64 * row + 64, 64 * column + 1 :][:, :63]
-        assert _is(cell, coloured(np.array(value), panel.scale)).all()
-    assert not _is(panel.images[:, 64], coloured(np.array(0.0), panel.scale)).any()
+        assert _is(cell, coloured(np.array([value]), panel.scale)).all()
+    assert not _is(panel.images[:, 64], coloured(np.array([0.0]), panel.scale)).any()
     wider = _panels(_inspection(error=None), tops={"sampler": 4.0})["sampler"]
     assert wider.scale.top == 4.0
-    assert _is(wider.images[0, 1, 1], coloured(np.array(1.0), wider.scale))
+    assert _is(wider.images[0, 1, 1], coloured(np.array([1.0]), wider.scale))
 
 
 def test_the_border_lies_on_the_mask_and_touches_its_outside():
