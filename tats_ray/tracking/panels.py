@@ -15,6 +15,7 @@ from tats_ray.evaluation.inspection import Inspection
 
 LARGE, SMALL = 112, 64  # least sides of an image in pixels, alone and among many
 MOVING, STATIC = (0, 230, 120), (255, 160, 0)  # colours of outlines
+_RIM = (15, 15, 15)  # around outlines, so that they are seen on any colour
 HIDDEN = 128  # grey of tokens that the encoder does not see
 _PAPER, _STRIPE, _PERIOD = 225, 110, 6  # of hatching: greys, pixels between stripes
 _GRID, _GRID_SHARE = 128, 0.45
@@ -68,7 +69,7 @@ def clip_panels(inspection: Inspection, clip: int, config: Config, look: Look) -
     if inspection.reconstruction is not None:
         panels.append(drawing.reconstruction(inspection.reconstruction[clip]))
     if inspection.error is not None:
-        error = drawing.map("error", "of the target", inspection.error[clip], "inferno")
+        error = drawing.map("error", "squared", inspection.error[clip], "inferno")
         hatch(error.images, drawing.shown)
         draw_grid(error.images, drawing.cell)
         panels.append(drawing.outlined(error))
@@ -94,12 +95,13 @@ class _Drawing:
         seen = np.zeros(self._grid.tokens, dtype=bool)
         seen[inspection.visible[clip].numpy()] = True
         self.shown = self._per_token(seen)
-        self._borders: list[tuple[np.ndarray, tuple[int, int, int]]] = []
+        self._outlines: list[tuple[np.ndarray, tuple[int, int, int]]] = []  # dark ones first
         if inspection.objects is not None:
             masks = inspection.objects[clip].numpy()[:, self._chosen]
             for mask, colour in zip(masks, (MOVING, STATIC), strict=True):
                 wide = resized(mask.astype(np.float32)[..., None], self._side)[..., 0] > 0.5
-                self._borders.append((border(wide), colour))
+                self._outlines.insert(0, (border(~wide), _RIM))
+                self._outlines.append((border(wide), colour))
 
     @property
     def _side(self) -> int:
@@ -118,7 +120,7 @@ class _Drawing:
 
     def outlined(self, panel: Panel) -> Panel:
         """With the outlines of true objects where they are known."""
-        for edge, colour in self._borders:
+        for edge, colour in self._outlines:
             panel.images[edge] = colour
         return panel
 

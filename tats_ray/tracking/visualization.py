@@ -39,7 +39,7 @@ def check_runs(runs: Sequence[TrainedRun]) -> None:
 
 
 def visualize(video: Path, runs: Sequence[TrainedRun], folder: Path) -> list[Path]:
-    """Writes `<video>.mp4` (all frames that the runs look at, in the video's own time), `.gif` (its
+    """Writes `<video>_masks.mp4` (all frames that the runs look at, in the video's own time), `.gif` (its
     first `GIF_FRAMES` frames) and `.png` (the window in the middle, slice by slice); returns them.
 
     Args:
@@ -50,7 +50,7 @@ def visualize(video: Path, runs: Sequence[TrainedRun], folder: Path) -> list[Pat
         StorageError: disk full or read-only; what was there before stays.
     """
     drawing = _VideoDrawing(video, runs)
-    mp4, gif, png = (folder / f"{video.stem}{suffix}" for suffix in (".mp4", ".gif", ".png"))
+    mp4, gif, png = (folder / f"{video.stem}_masks{suffix}" for suffix in (".mp4", ".gif", ".png"))
     with replacing(mp4) as aside:
         write_h264(aside, drawing.images(), drawing.rate())
     frame = min(round(1000 / drawing.rate()), _LONGEST_FRAME)

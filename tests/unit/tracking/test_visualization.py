@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
@@ -89,6 +90,17 @@ def test_a_video_is_shown_by_several_runs(runs, video, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         file.name for file in files
     )
+
+
+def test_a_video_in_the_output_folder_stays_as_it_is(runs, video, tmp_path):
+    mine = tmp_path / "mine.mp4"
+    shutil.copy(video, mine)
+    before = mine.read_bytes()
+    assert visualize_main([str(mine), "--run", str(runs / "tats"), "--output", str(tmp_path)]) == 0
+    assert mine.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mine.mp4", "mine_masks.gif", "mine_masks.mp4", "mine_masks.png",
+    ]  # fmt: skip
 
 
 def test_every_window_has_a_mask_of_its_own(runs, video):
