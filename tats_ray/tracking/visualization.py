@@ -100,6 +100,8 @@ class _VideoDrawing:
         kinds = list(dict.fromkeys(kind for line in lines for kind in line))
         for place, frame in zip(seen.shown, seen.frames, strict=True):
             image = draw_sheet(self._sheet(window, lines, kinds, place, frame))
+            if self.first:
+                image = _sized(image, self.first[0].shape)
             if len(self.first) < GIF_FRAMES:
                 self.first.append(image)
             yield image
@@ -186,6 +188,17 @@ def _label(run: TrainedRun, seen: VideoWindow) -> str:
     settings = run.settings
     lines = [settings.run.name, settings.masking.system, f"step {run.step}", f"{hidden:.1%} hidden"]
     return "\n".join(lines)
+
+
+def _sized(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """With white below, or cut off there: a title that takes another line must not change the size
+    of a video."""
+    if image.shape == shape:
+        return image
+    sized = np.full(shape, 255, dtype=np.uint8)
+    rows = min(len(image), len(sized))
+    sized[:rows] = image[:rows]
+    return sized
 
 
 def _fitted(image: np.ndarray, side: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_a_video_is_shown_by_several_runs(runs, video, tmp_path, capsys):
     gif = Image.open(files[1])
     assert gif.n_frames == 12
     assert gif.size == frames[0].shape[1::-1]
-    assert gif.info["duration"] == pytest.approx(1000 / rate, abs=10)
+    assert gif.info["duration"] == pytest.approx(float(1000 / rate), abs=10)
     # 5 kinds of 144 pixels side by side, 2 lines below each other; nothing else is left over.
     assert frames[0].shape[1] >= 5 * 144 and frames[0].shape[0] >= 2 * 144
     # Frames once; map, visible, reconstruction and error of tats, three of them of random masks.
