@@ -16,7 +16,7 @@ from tats_ray.errors import RunDirectoryError
 from tats_ray.evaluation.held_out import Enrichment
 from tats_ray.evaluation.inspection import Inspection
 from tats_ray.storage import replacing
-from tats_ray.tracking.panels import SMALL, Look, clip_panels
+from tats_ray.tracking.panels import Look, clip_panels
 from tats_ray.tracking.pictures import caption, notes, slices_sheet
 from tats_ray.tracking.sheet import draw_sheet
 
@@ -98,7 +98,7 @@ def save_mask_video(
     images = []
     for place in chosen.tolist():
         seen = _inspection(history, place, inspection)
-        look = Look(side=SMALL, tops={"sampler": top})
+        look = Look(shrunk=True, tops={"sampler": top})
         title = caption(config, int(history.steps[place]), seen, 0)
         sheet = slices_sheet(title, clip_panels(seen, 0, config, look), notes(config, seen))
         images.append(draw_sheet(sheet))

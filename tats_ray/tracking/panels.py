@@ -13,7 +13,7 @@ from torch import Tensor
 from tats_ray.config import Config
 from tats_ray.evaluation.inspection import Inspection
 
-LARGE, SMALL = 112, 64  # least sides of an image in pixels, alone and among many
+LEAST_SIDE = 112  # of an image, pixels
 MOVING, STATIC = (0, 230, 120), (255, 160, 0)  # colours of outlines
 _RIM = (15, 15, 15)  # around outlines, so that they are seen on any colour
 HIDDEN = 128  # grey of tokens that the encoder does not see
@@ -43,13 +43,12 @@ class Look:
     """How a clip is shown.
 
     Attributes:
-        side: least side of an image in pixels; a whole number of pixels shows each pixel, or a
-            whole number of pixels is averaged.
+        shrunk: whether large images are made smaller; small ones are enlarged to `LEAST_SIDE`.
         every_frame: else the first frame of each time slice of tokens.
         tops: kind -> top of its scale, instead of the clip's own highest value.
     """
 
-    side: int = LARGE
+    shrunk: bool = False
     every_frame: bool = False
     tops: Mapping[str, float] | None = None
 
@@ -87,7 +86,7 @@ class _Drawing:
     def __init__(self, inspection: Inspection, clip: int, config: Config, look: Look) -> None:
         self._look, self._grid = look, config.grid
         self._size, tubelet = config.data.size, config.model.tubelet
-        self.cell = cell_pixels(self._size, config.model.patch, look.side)
+        self.cell = cell_pixels(self._size, config.model.patch, look.shrunk)
         frames = config.data.frames
         self._chosen = np.arange(0, frames, 1 if look.every_frame else tubelet)
         self._slices = self._chosen // tubelet
@@ -156,16 +155,18 @@ def coloured(values: np.ndarray, scale: Scale) -> np.ndarray:
     return (colormaps[scale.colours](shares)[..., :3] * 255).round().astype(np.uint8)
 
 
-def cell_pixels(size: int, patch: int, side: int) -> int:
-    """Pixels per side of a token, so that an image has at least `side` and keeps whole tokens.
+def cell_pixels(size: int, patch: int, shrunk: bool) -> int:
+    """Pixels per side of a token, a whole part or multiple of what it has, so that an image has at
+    least `LEAST_SIDE`.
 
     Args:
         size: side of the model input, pixels.
         patch: side of a token in it.
+        shrunk: as of `Look`.
     """
-    if size < side:
-        return patch * -(-side // size)
-    divisors = (part for part in (4, 3, 2) if patch % part == 0 and size // part >= side)
+    if size < LEAST_SIDE or not shrunk:
+        return patch * -(-LEAST_SIDE // size)
+    divisors = (part for part in (4, 3, 2) if patch % part == 0 and size // part >= LEAST_SIDE)
     return patch // next(divisors, 1)
 
 

@@ -137,9 +137,9 @@ class _VideoDrawing:
         for number, (run, seen) in enumerate(self._lines(window)):
             look = Look(tops=self._tops)
             shown = clip_panels(seen.inspection, 0, run.settings, look)
-            name = run.settings.run.name
+            name = f"{run.settings.run.name}\n" if len(window) > 1 else ""
             for panel in shown[1 if number else 0 :]:
-                kind = panel.kind if panel.kind == "frames" else f"{name}\n{panel.kind}"
+                kind = panel.kind if panel.kind == "frames" else f"{name}{panel.kind}"
                 panels.append(Panel(kind, panel.unit, panel.images, panel.scale))
         side = max(panel.images.shape[1] for panel in panels)
         panels = [

@@ -64,13 +64,14 @@ def test_one_file_per_clip_with_the_visible_tokens_in_colour(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "patch", "side", "cell"),
-    [(32, 16, 112, 64), (64, 16, 112, 32), (112, 16, 112, 16), (224, 16, 112, 8),
-     (224, 16, 64, 8), (256, 16, 64, 4), (224, 14, 64, 7), (48, 8, 64, 16)],
+    ("size", "patch", "shrunk", "cell"),
+    [(32, 16, True, 64), (64, 16, False, 32), (112, 16, True, 16), (224, 16, False, 16),
+     (224, 16, True, 8), (512, 16, True, 4), (224, 14, True, 7), (48, 8, False, 24),
+     (336, 7, True, 7)],
 )  # fmt: skip
-def test_images_have_at_least_the_side_asked_for(size, patch, side, cell):
-    assert cell_pixels(size, patch, side) == cell
-    assert cell * (size // patch) >= side
+def test_images_have_at_least_112_pixels(size, patch, shrunk, cell):
+    assert cell_pixels(size, patch, shrunk) == cell
+    assert cell * (size // patch) >= 112
 
 
 def test_small_frames_are_repeated_and_large_ones_averaged():

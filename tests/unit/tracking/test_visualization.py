@@ -191,7 +191,7 @@ def test_the_gif_has_a_frame_per_step_up_to_a_limit(tmp_path):
     (file,) = save_mask_video(history, seen, config, tmp_path)
     gif = Image.open(file)
     assert gif.n_frames == 3
-    assert gif.width >= 4 * 64
+    assert gif.width >= 4 * 128
     for step in range(4, 50):
         history = history.after(step, _seen(step % 16))
     save_mask_video(history, seen, config, tmp_path)
