@@ -12,7 +12,9 @@ import numpy as np
 GOP_FRAMES = 16  # short groups of pictures make a random start cheap to decode
 
 
-def write_h264(path: Path, frames: Iterable[np.ndarray], fps: Fraction | int, crf: int = 17) -> None:
+def write_h264(
+    path: Path, frames: Iterable[np.ndarray], fps: Fraction | int, crf: int = 17
+) -> None:
     """Encodes uint8 [H, W, 3] frames (even sides), one after the other, as H.264 in a container
     given by the suffix."""
     import av

@@ -83,8 +83,7 @@ class Inspector:
         if self.config.model.target.weight:
             reconstruction, error = self._reconstruct(patches, visible)
         single = [
-            clips.rows(row, row + 1).enrichment(visible[row : row + 1])
-            for row in range(len(clips))
+            clips.rows(row, row + 1).enrichment(visible[row : row + 1]) for row in range(len(clips))
         ]
         known = tuple(found for found in single if found is not None) or None
         return Inspection(

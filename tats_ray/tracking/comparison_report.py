@@ -45,9 +45,9 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
     header, rows = _rows(settings, comparison, [*_ACCURACIES, *_PLAIN])
     lines = [header, ["---"] * len(header), *rows]
     markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    for file, text in ((tables, markdown), (trials, _csv(comparison))):
+    for file, content in ((tables, markdown), (trials, _csv(comparison))):
         with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(content, encoding="utf-8")
     draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {
         "accuracy_by_ratio.png": partial(_draw_accuracy, by_cost=False),
         "accuracy_by_cost.png": partial(_draw_accuracy, by_cost=True),

@@ -42,9 +42,9 @@ p { margin: 4px 0 8px; max-width: 75ch; overflow-wrap: anywhere; }
 .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); }
 figure { margin: 0; }
 figure svg, figure img { display: block; width: 100%; height: auto; }
-figure img { image-rendering: pixelated; }
 .wide { overflow-x: auto; }
-.wide img { width: auto; max-width: none; }
+.wide img { width: auto; max-width: 100%; }
+@media (max-width: 800px) { .wide img { max-width: none; } }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0;
   border-bottom: 1px solid #eee; }
@@ -121,8 +121,12 @@ def figure(width: float, height: float, fill: Callable[[Any], None]) -> Html:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    settings = {"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "tats_ray"}
-    with rc_context(settings), warnings.catch_warnings():
+    with (
+        rc_context(
+            {"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "tats_ray"}
+        ),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph .* missing")
         drawn = Figure(figsize=(width, height), layout="constrained")
         fill(drawn)

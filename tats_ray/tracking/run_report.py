@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,14 @@ from tats_ray.tracking.html_page import (
     write_page,
 )
 from tats_ray.tracking.mask_history import GIF
-
-Records = Sequence[Mapping[str, Any]]
+from tats_ray.tracking.metrics_file import (
+    Records,
+    highest,
+    is_finite,
+    mean_over_steps,
+    points_over_steps,
+    total_over_steps,
+)
 
 _ALL_PARTS = "Parts of the loss"
 # Title -> metrics of docs/metrics.md on one pair of axes.
@@ -130,7 +135,7 @@ def _head(run: RunFiles) -> Html:
 def _curves(records: Records) -> list[Html]:
     charts = []
     for title, names in _CHARTS.items():
-        known = {name: _points(records, name) for name in names}
+        known = {name: points_over_steps(records, name) for name in names}
         lines = {name: points for name, points in known.items() if points}
         if _tells(title, lines):
             base = 1.0 if "enrichment" in title else None
@@ -146,11 +151,6 @@ def _tells(title: str, lines: dict[str, list[tuple[int, float]]]) -> bool:
     if title == _ALL_PARTS and len(lines) < 2:
         return False
     return any(value for points in lines.values() for _, value in points)
-
-
-def _points(records: Records, name: str) -> list[tuple[int, float]]:
-    points = [(record["step"], record[name]) for record in records if name in record]
-    return [(step, value) for step, value in points if _is_finite(value)]
 
 
 def _draw_lines(drawn: Any, lines: dict[str, list[tuple[int, float]]], base: float | None) -> None:
@@ -184,10 +184,10 @@ def _masks(pictures: Path) -> list[Html]:
 
 
 def _costs(run: RunFiles) -> list[Html]:
-    whole = _mean(run.records, "time/step_seconds")
+    whole = mean_over_steps(run.records, "time/step_seconds")
     if whole is None:
         return [paragraph("There are no records yet.")]
-    known = {label: _mean(run.records, name) for name, label in _PARTS.items()}
+    known = {label: mean_over_steps(run.records, name) for name, label in _PARTS.items()}
     parts = {label: seconds for label, seconds in known.items() if seconds is not None}
     serial = run.config.get("cluster", {}).get("mode") == "serial"
     if serial:
@@ -214,10 +214,10 @@ def _faults(run: RunFiles) -> list[Html]:
     counts = {
         "broken videos left out": len(run.quarantine),
         "steps that were not finite": len(run.nonfinite),
-        "optimiser steps left out": _highest(run.records, "skipped_steps"),
-        "PPO updates left out": _highest(run.records, "ppo/skipped_updates"),
-        "rollout workers that failed": _total(run.records, "rollout/failures"),
-        "restarts of PPO learners": _highest(run.records, "ppo/restarts"),
+        "optimiser steps left out": highest(run.records, "skipped_steps"),
+        "PPO updates left out": highest(run.records, "ppo/skipped_updates"),
+        "rollout workers that failed": total_over_steps(run.records, "rollout/failures"),
+        "restarts of PPO learners": highest(run.records, "ppo/restarts"),
     }
     rows: list[list[object]] = [[name, count] for name, count in counts.items()]
     rows.append(["continued after step", run.summary.get("resumed_from") or "-"])
@@ -243,7 +243,9 @@ def _evaluation(run: RunFiles) -> list[Html]:
     shown = join(embedded(file, f"Confusion: {file.parent.name}, {file.stem}") for file in found)
     return [
         table(["evaluation", "method", "after step", "top-1", "top-5"], rows),
-        details("Confusion between classes", element("div", shown, "charts")) if found else Html(""),
+        details("Confusion between classes", element("div", shown, "charts"))
+        if found
+        else Html(""),
     ]
 
 
@@ -251,8 +253,8 @@ def _accuracies(result: Mapping[str, Any]) -> list[str]:
     cells = []
     for name in ("top1", "top5"):
         value, deviation = result.get(name), result.get(f"{name}_deviation")
-        spread = f" ± {100 * deviation:.1f}" if _is_finite(deviation) else ""
-        cells.append(f"{100 * value:.1f} %{spread}" if _is_finite(value) else "-")
+        spread = f" ± {100 * deviation:.1f}" if is_finite(deviation) else ""
+        cells.append(f"{100 * value:.1f} %{spread}" if is_finite(value) else "-")
     return cells
 
 
@@ -263,36 +265,6 @@ def _settings(config: dict[str, Any]) -> Html:
         rows = [[key, "-" if value is None else value] for key, value in flat.items()]
         parts.append(details(name, table(["setting", "value"], rows)))
     return join(parts)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _mean(records: Records, name: str) -> float | None:
-    """Over all steps; None where no record has it. A record is the mean of the steps before it."""
-    pairs = _weighted(records, name)
-    steps = sum(weight for weight, _ in pairs)
-    return sum(weight * value for weight, value in pairs) / steps if steps else None
-
-
-def _total(records: Records, name: str) -> int:
-    """Of a count per step."""
-    return round(sum(weight * value for weight, value in _weighted(records, name)))
-
-
-def _weighted(records: Records, name: str) -> list[tuple[int, float]]:
-    """Steps that a record stands for, and its value."""
-    before, pairs = 0, []
-    for record in records:
-        if _is_finite(record.get(name)):
-            pairs.append((record["step"] - before, record[name]))
-        before = record["step"]
-    return pairs
-
-
-def _highest(records: Records, name: str) -> int:
-    return int(max((value for _, value in _points(records, name)), default=0))
 
 
 def _number(value: object) -> str:

@@ -92,7 +92,11 @@ def _place(sheet: Sheet) -> _Layout:
     known = next(one for line in sheet.images for one in line if one is not None)
     height, width = known.shape[:2]
     longest = max(
-        (_font(_TEXT).getlength(one_line(part)) for text in sheet.labels for part in text.split("\n")),
+        (
+            _font(_TEXT).getlength(one_line(part))
+            for text in sheet.labels
+            for part in text.split("\n")
+        ),
         default=0.0,
     )
     left = _MARGIN + (int(longest) + 2 * _GAP if longest else 0)

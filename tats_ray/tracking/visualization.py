@@ -13,7 +13,7 @@ from tats_ray.errors import ConfigError
 from tats_ray.evaluation.trained_run import TrainedRun, VideoWindow
 from tats_ray.storage import replacing
 from tats_ray.tracking.mask_history import save_gif
-from tats_ray.tracking.panels import Look, Panel, Scale, clip_panels
+from tats_ray.tracking.panels import Look, Panel, clip_panels
 from tats_ray.tracking.pictures import notes, save_image, slices_sheet
 from tats_ray.tracking.sheet import Sheet, draw_sheet
 
@@ -39,8 +39,9 @@ def check_runs(runs: Sequence[TrainedRun]) -> None:
 
 
 def visualize(video: Path, runs: Sequence[TrainedRun], folder: Path) -> list[Path]:
-    """Writes `<video>_masks.mp4` (all frames that the runs look at, in the video's own time), `.gif` (its
-    first `GIF_FRAMES` frames) and `.png` (the window in the middle, slice by slice); returns them.
+    """Writes `<video>_masks.mp4` (all frames that the runs look at, in the video's own time),
+    `.gif` (its first `GIF_FRAMES` frames) and `.png` (the window in the middle, slice by slice);
+    returns them.
 
     Args:
         runs: as `check_runs` wants them.
@@ -124,7 +125,10 @@ class _VideoDrawing:
             headers=[_header(known[kind]) for kind in kinds],
             labels=[_label(run, part) for run, part in self._lines(window)],
             images=[
-                [_fitted(line[kind].images[place], side) if kind in line else None for kind in kinds]
+                [
+                    _fitted(line[kind].images[place], side) if kind in line else None
+                    for kind in kinds
+                ]
                 for line in lines
             ],
             notes=notes(self._runs[0].settings, seen.inspection),

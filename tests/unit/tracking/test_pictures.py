@@ -157,7 +157,9 @@ def test_notes_tell_of_what_is_shown_only():
 def _starts(sheet):
     """Left and upper ends of the red images in a sheet."""
     red = _is(draw_sheet(sheet), RED)
-    return [np.flatnonzero(np.diff(line, prepend=False) & line) for line in (red.any(0), red.any(1))]
+    return [
+        np.flatnonzero(np.diff(line, prepend=False) & line) for line in (red.any(0), red.any(1))
+    ]
 
 
 def test_colour_bars_shift_no_column():

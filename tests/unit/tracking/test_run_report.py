@@ -137,9 +137,7 @@ def test_a_comparison_has_a_page_of_its_own(tmp_path):
     section = CompareSettings.model_construct(
         arms={"<b>random": [], "tats": []}, ratios=[0.75], seeds=[0], references=["tats"]
     )
-    results = [
-        TrialResult(arm, 0.75, 0, 12, 1.0, 0.1, {"linear": 0.5}, []) for arm in section.arms
-    ]
+    results = [TrialResult(arm, 0.75, 0, 12, 1.0, 0.1, {"linear": 0.5}, []) for arm in section.arms]
     files = write_comparison(tmp_path, section, Comparison(results))
     assert tmp_path / "results.html" in files
     content = (tmp_path / "results.html").read_text(encoding="utf-8")

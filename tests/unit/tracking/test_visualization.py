@@ -118,7 +118,7 @@ def test_runs_that_look_at_other_frames_are_shown_one_by_one(runs):
     other = load_run(runs / "random")
     data = other.settings.data.model_copy(update={"stride": 2})
     other.settings = other.settings.model_copy(update={"data": data})
-    with pytest.raises(ConfigError, match="data.stride is 1 in run tats and 2 in run random"):
+    with pytest.raises(ConfigError, match=r"data\.stride is 1 in run tats and 2 in run random"):
         check_runs([run, other])
 
 
