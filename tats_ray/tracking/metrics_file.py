@@ -120,4 +120,5 @@ def _weighted(records: Records, name: str) -> list[tuple[int, float]]:
 
 
 def highest(records: Records, name: str) -> int:
+    """Of a count since the run began; 0 where no record has it."""
     return int(max((value for _, value in points_over_steps(records, name)), default=0))
