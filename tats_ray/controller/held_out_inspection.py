@@ -9,8 +9,8 @@ from tats_ray.config import Config
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.errors import TooManyBrokenVideosError, VideoDecodeError
 from tats_ray.evaluation.held_out import Enrichment, load_held_out
-from tats_ray.evaluation.inspection import Inspector, random_enrichment
-from tats_ray.storage import writing
+from tats_ray.evaluation.inspection import Inspection, Inspector, random_enrichment
+from tats_ray.tracking.mask_history import read_history, save_mask_video
 from tats_ray.tracking.pictures import save_pictures
 from tats_ray.tracking.tracker import Tracker
 from tats_ray.training.checkpoint import RunState
@@ -27,10 +27,13 @@ class HeldOutInspection:
         """Decodes the held-out clips.
 
         Raises:
+            RunDirectoryError: what earlier parts of the run have kept of the masks is damaged.
             TooManyBrokenVideosError: none of them can be decoded.
         """
         self._config = config
         self._pictures = directory.pictures
+        self._history_file = directory.mask_history
+        self._history = read_history(self._history_file)
         self._enrichment: Enrichment | None = None
         try:
             self._clips = load_held_out(config, manifest, HELD_OUT_CLIPS)
@@ -54,11 +57,7 @@ class HeldOutInspection:
         measure = last or _due(step, tracking.enrichment_interval)
         inspector = Inspector(self._config, state)
         if draw:
-            shown = inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS))
-            with writing(self._pictures):
-                files = save_pictures(shown, self._config.grid, self._pictures, step)
-            for file in files:
-                tracker.mlflow.log_file(file, "pictures")
+            self._draw(step, inspector.inspect(self._clips.rows(0, _PICTURE_CLIPS)), tracker)
         if not measure:
             return {}
         self._enrichment = found = inspector.enrichment(self._clips)
@@ -66,6 +65,15 @@ class HeldOutInspection:
             return {}
         metrics = {"enrichment/moving": found.moving, "enrichment/static": found.static}
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def _draw(self, step: int, shown: Inspection, tracker: Tracker) -> None:
+        """Pictures of the state, and the video of the masks so far."""
+        self._history = self._history.after(step, shown)
+        self._history.write(self._history_file)
+        files = save_pictures(shown, self._config, self._pictures, step)
+        files += save_mask_video(self._history, shown, self._config, self._pictures)
+        for file in files:
+            tracker.mlflow.log_file(file, "pictures")
 
     def summary(self) -> dict[str, Any]:
         """The newest enrichment, beside that of random masks on the same clips."""

@@ -42,6 +42,7 @@ class RunDirectory:
         self.path = config.output_dir / config.run.name
         self.checkpoints = self.path / "checkpoints"
         self.pictures = self.path / "pictures"
+        self.mask_history = self.path / "mask_history.npz"
         self.metrics = self.path / "metrics.jsonl"
         self.ray_train = self.path / "ray_train"
         self.config_file = self.path / "config.yaml"
@@ -130,7 +131,8 @@ class RunDirectory:
 
     def _clean_up(self) -> None:
         """Clears away what a killed process of this run was writing."""
-        for name in (self.config_file.name, self.metrics.name, *_DOCUMENTS):
+        written = (self.config_file, self.metrics, self.mask_history)
+        for name in (*(file.name for file in written), *_DOCUMENTS):
             stem, suffix = name.split(".")
             for left in self.path.glob(f".{stem}.*.{suffix}"):
                 with writing(left):

@@ -7,6 +7,7 @@ in [0, 1) that places the clip; it returns int64 [frames], ascending.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,38 @@ def jittered_segment_indices(total: int, frames: int, start: float) -> np.ndarra
     """A random frame of each of `frames` equal segments of the video (TSN); `start` seeds it."""
     places = np.random.default_rng(int(start * 2**53)).random(frames)
     return segment_indices(total, frames, places)
+
+
+class Window(NamedTuple):
+    """One of the clips that together show a whole video.
+
+    Attributes:
+        start: places it, as of `frame_indices`.
+        shown: those of the clip's frames that no window before it has.
+        numbers: their numbers in the video.
+    """
+
+    start: float
+    shown: range
+    numbers: range
+
+
+def successive_windows(total: int, frames: int, stride: int) -> list[Window]:
+    """Windows of `frames` frames that show frames 0, stride, 2 stride ... of a video once each.
+
+    The last window is moved back so that the video fills it; a video that is shorter than one
+    window is a single one.
+    """
+    span = (frames - 1) * stride + 1
+    wanted = -(-total // stride)
+    windows = []
+    for done in range(0, wanted, frames):
+        first = max(0, min(done, wanted - frames))
+        start = (first * stride + 0.5) / (total - span + 1) if total >= span else 0.0
+        shown = range(done - first, min(frames, wanted - first))
+        numbers = range(done * stride, (first + shown.stop) * stride, stride)
+        windows.append(Window(start, shown, numbers))
+    return windows
 
 
 def manifest_rows(

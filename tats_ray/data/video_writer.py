@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,22 @@ import numpy as np
 GOP_FRAMES = 16  # short groups of pictures make a random start cheap to decode
 
 
-def write_h264(path: Path, frames: np.ndarray, fps: int, crf: int = 17) -> None:
-    """Encodes uint8 [F, H, W, 3] (even sides) as H.264 in a container given by the suffix."""
+def write_h264(
+    path: Path, frames: Iterable[np.ndarray], fps: Fraction | int, crf: int = 17
+) -> None:
+    """Encodes uint8 [H, W, 3] frames (even sides), one after the other, as H.264 in a container
+    given by the suffix."""
     import av
 
     with av.open(str(path), "w") as container:
-        height, width = frames.shape[1:3]
-        stream = open_h264(container, Fraction(fps), height, width, GOP_FRAMES, crf)
+        stream = None
         for image in frames:
+            if stream is None:
+                height, width = image.shape[:2]
+                stream = open_h264(container, Fraction(fps), height, width, GOP_FRAMES, crf)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame))
+        assert stream is not None, "a video has frames"
         container.mux(stream.encode())
 
 

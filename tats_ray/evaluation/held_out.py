@@ -40,13 +40,15 @@ class HeldOut:
     motion: Tensor | None  # float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`
     moving: Tensor | None  # float32 [B, N], share of each token inside moving objects
     static: Tensor | None  # float32 [B, N], share of each token inside static distractors
+    # bool [B, 2, T, size, size], the pixels of moving objects and of static distractors
+    objects: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def rows(self, start: int, stop: int) -> HeldOut:
         """A contiguous part."""
-        optional = (self.motion, self.moving, self.static)
+        optional = (self.motion, self.moving, self.static, self.objects)
         return HeldOut(
             self.pixels[start:stop],
             *(None if value is None else value[start:stop] for value in optional),
@@ -75,9 +77,16 @@ def load_held_out(config: Config, manifest: str, limit: int) -> HeldOut:
 
 
 def decode_middles(
-    config: Config, rows: Sequence[Mapping[str, Any]], decoder: DecoderProcess
+    config: Config,
+    rows: Sequence[Mapping[str, Any]],
+    decoder: DecoderProcess,
+    start: float = MIDDLE,
 ) -> HeldOut:
-    """Decodes the middle of the readable videos among some rows of a manifest.
+    """Decodes one window, the middle unless told otherwise, of the readable videos among some rows
+    of a manifest.
+
+    Args:
+        start: in [0, 1), as of `frame_indices`.
 
     Raises:
         VideoDecodeError: of the first video, where none can be read.
@@ -85,7 +94,7 @@ def decode_middles(
     decoded, kept = [], []
     failure: VideoDecodeError | None = None
     for row in rows:
-        request = clip_request(config.data, motion_request(config), row, [MIDDLE])
+        request = clip_request(config.data, motion_request(config), row, [start])
         try:
             decoded.append(decoder.decode(request, config.data.decode_seconds))
             kept.append(row)
@@ -97,25 +106,27 @@ def decode_middles(
     boxes = torch.from_numpy(crop_boxes(_PLAIN, aspects, seed=0, first=0))
     frames = torch.from_numpy(np.concatenate([clips.frames for clips in decoded]))
     pixels = augment_clips(frames, boxes, config.data.size)
-    motion = moving = static = None
+    motion = moving = static = objects = None
     fields = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
     if fields:
         motion = crop_motion(torch.cat(fields), boxes, config.motion_points, config.data.size)
     if all(row["ground_truth"] is not None for row in kept):
-        covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
-        moving, static = (torch.cat(part) for part in zip(*covers, strict=True))
-    return HeldOut(pixels, motion, moving, static)
+        shown = [_objects(config, row, box, start) for row, box in zip(kept, boxes, strict=True)]
+        sizes = (config.model.tubelet, config.model.patch)
+        moving, static = (
+            torch.cat([token_cover(part[kind][None], *sizes) for part in shown]) for kind in (0, 1)
+        )
+        objects = torch.stack(shown) > 0.5
+    return HeldOut(pixels, motion, moving, static, objects)
 
 
-def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> list[Tensor]:
-    """Token covers [1, N] of moving and static objects at the decoded frames."""
-    indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
-    covers = []
-    for mask in load_ground_truth(row["ground_truth"]):
-        maps = torch.from_numpy(mask[indices]).float()[None]
-        shown = crop_resize(maps, box[None], config.data.size)
-        covers.append(token_cover(shown, config.model.tubelet, config.model.patch))
-    return covers
+def _objects(config: Config, row: Mapping[str, Any], box: Tensor, start: float) -> Tensor:
+    """Share of each pixel that moving and static objects cover at the decoded frames, float32
+    [2, T, size, size]."""
+    indices = frame_indices(row["frames"], config.data.frames, config.data.stride, start)
+    masks = np.stack([mask[indices] for mask in load_ground_truth(row["ground_truth"])])
+    maps = torch.from_numpy(masks).float()
+    return crop_resize(maps, box.expand(len(maps), -1), config.data.size)
 
 
 def token_cover(mask: Tensor, tubelet: int, patch: int) -> Tensor:

@@ -42,6 +42,8 @@ class Inspection:
     speed: Tensor | None  # float32 [B, N], pixels per token, where the masker or a target reads it
     reconstruction: Tensor | None  # float32 [B, 3, T, S, S]; visible tokens show the clip itself
     error: Tensor | None  # float32 [B, N], of the masked tokens; 0 at visible ones
+    objects: Tensor | None = None  # bool [B, 2, T, S, S], as of `HeldOut`
+    enrichment: tuple[Enrichment, ...] | None = None  # of each clip, where the truth is known
 
 
 class Inspector:
@@ -72,15 +74,21 @@ class Inspector:
         return visible, None if sampler is None else sampler.log_probs(view)
 
     @torch.no_grad()
-    def inspect(self, clips: HeldOut) -> Inspection:
-        """Masks and reconstructs clips."""
+    def inspect(self, clips: HeldOut, first: int = 0) -> Inspection:
+        """Masks and reconstructs clips; `first` as of `select`."""
         patches = self.mae.patches(clips.pixels)
-        visible, log_probs = self.select(clips, 0)
+        visible, log_probs = self.select(clips, first)
         speed = None if clips.motion is None else token_speed(clips.motion).flatten(1)
         reconstruction = error = None
         if self.config.model.target.weight:
             reconstruction, error = self._reconstruct(patches, visible)
-        return Inspection(clips.pixels, visible, log_probs, speed, reconstruction, error)
+        single = [
+            clips.rows(row, row + 1).enrichment(visible[row : row + 1]) for row in range(len(clips))
+        ]
+        known = tuple(found for found in single if found is not None) or None
+        return Inspection(
+            clips.pixels, visible, log_probs, speed, reconstruction, error, clips.objects, known
+        )
 
     def _reconstruct(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, T, S, S] and the error of each token [B, N]."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +14,9 @@ from torch import Tensor
 from tats_ray.config import Config, TokenGrid
 from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.sampling import successive_windows
 from tats_ray.evaluation.held_out import decode_middles
-from tats_ray.evaluation.inspection import Inspector
+from tats_ray.evaluation.inspection import Inspection, Inspector
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.samplers import Sampler
 from tats_ray.training.checkpoint import RunState, newest_checkpoint, read_state
@@ -25,6 +28,26 @@ class Mask:
 
     tokens: Tensor  # int64 [k], ascending
     places: Tensor  # int64 [k, 3], time slice, row and column of each on the run's `grid`
+
+
+@dataclass(frozen=True)
+class VideoWindow:
+    """A clip of a video as a run sees it; all windows of a video show its frames once.
+
+    Attributes:
+        number: of the window, of `windows` in all.
+        frames_per_second: of the video.
+        shown: those of the clip's frames that no window before it has.
+        frames: their numbers in the video.
+        inspection: of this one clip.
+    """
+
+    number: int
+    windows: int
+    frames_per_second: float
+    shown: range
+    frames: range
+    inspection: Inspection
 
 
 class TrainedRun:
@@ -59,15 +82,34 @@ class TrainedRun:
         Raises:
             VideoDecodeError: the video cannot be decoded.
         """
-        data, path = self.settings.data, str(Path(video).absolute())
         with closing(DecoderProcess()) as decoder:
-            info = decoder.probe(path, data.decode_seconds)
-            row = {"path": path, "ground_truth": None, **asdict(info)}
-            clip = decode_middles(self.settings, [row], decoder)
+            clip = decode_middles(self.settings, [self._row(video, decoder)], decoder)
         visible, _ = self._inspector.select(clip, draw)
         tokens = visible[0].sort().values
         shape = (self.grid.time, self.grid.rows, self.grid.columns)
         return Mask(tokens, torch.stack(torch.unravel_index(tokens, shape), dim=1))
+
+    def inspect_video(self, video: str | Path) -> Iterator[VideoWindow]:
+        """Masks and reconstructs a whole video, in its middle square, window by window; each window
+        has a mask of its own.
+
+        Raises:
+            VideoDecodeError: the video cannot be decoded.
+        """
+        data = self.settings.data
+        with closing(DecoderProcess()) as decoder:
+            row = self._row(video, decoder)
+            windows = successive_windows(row["frames"], data.frames, data.stride)
+            for number, (start, shown, frames) in enumerate(windows):
+                clip = decode_middles(self.settings, [row], decoder, start)
+                found = self._inspector.inspect(clip, number)
+                yield VideoWindow(number, len(windows), row["fps"], shown, frames, found)
+
+    def _row(self, video: str | Path, decoder: DecoderProcess) -> dict[str, Any]:
+        """The video as a row of a manifest."""
+        path = str(Path(video).absolute())
+        info = decoder.probe(path, self.settings.data.decode_seconds)
+        return {"path": path, "ground_truth": None, **asdict(info)}
 
 
 def load_run(path: str | Path) -> TrainedRun:

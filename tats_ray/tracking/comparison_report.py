@@ -10,18 +10,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tats_ray import __version__
 from tats_ray.config.compare import CompareSettings
 from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
 from tats_ray.storage import replacing
 from tats_ray.tracking.console import log_table
+from tats_ray.tracking.html_page import (
+    element,
+    figure,
+    join,
+    paragraph,
+    section,
+    table,
+    text,
+    write_page,
+)
 from tats_ray.tracking.pictures import figure_in
 
+_INCHES = (6.5, 4.5)  # of a plot
 _ACCURACIES = ("linear", "knn", "finetune")
 _PLAIN = {"moving": 2, "static": 2, "enrichment_ratio": 2, "loss": 4, "steps": 0, "tflops": 1}
 
 
 def write_comparison(folder: Path, settings: CompareSettings, comparison: Comparison) -> list[Path]:
-    """Writes `results.csv` (every trial), `results.md` (tables) and the plots; returns the files.
+    """Writes `results.csv` (every trial), `results.md` (tables), the plots, and `results.html` with
+    tables and plots on a page that stands alone; returns the files.
 
     Raises:
         StorageError: disk full or read-only; what was there before stays.
@@ -32,18 +45,42 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
     header, rows = _rows(settings, comparison, [*_ACCURACIES, *_PLAIN])
     lines = [header, ["---"] * len(header), *rows]
     markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    for file, text in ((tables, markdown), (trials, _csv(comparison))):
+    for file, content in ((tables, markdown), (trials, _csv(comparison))):
         with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(content, encoding="utf-8")
     draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {
         "accuracy_by_ratio.png": partial(_draw_accuracy, by_cost=False),
         "accuracy_by_cost.png": partial(_draw_accuracy, by_cost=True),
     }
     if any(result.curve for result in comparison.results):
         draw["enrichment.png"] = _draw_enrichment
-    for name, fill in draw.items():
-        _save(folder / name, fill, settings, comparison)
-    return [tables, trials, *(folder / name for name in draw)]
+    fills = [
+        partial(_draw_all, fill=fill, settings=settings, comparison=comparison)
+        for fill in draw.values()
+    ]
+    for name, draw_all in zip(draw, fills, strict=True):
+        with figure_in(folder / name, *_INCHES) as drawn:
+            draw_all(drawn)
+    page = _write_page(folder / "results.html", header, rows, fills)
+    return [tables, trials, page, *(folder / name for name in draw)]
+
+
+def _write_page(
+    file: Path, header: list[str], rows: list[list[str]], fills: Sequence[Callable[[Any], None]]
+) -> Path:
+    charts = element("div", join(figure(*_INCHES, fill) for fill in fills), "charts")
+    words = (
+        "Mean ± sample deviation over seeds; mean differences of paired seeds with their 95 % "
+        "interval, starred where it excludes zero. Accuracies are in per cent."
+    )
+    name = file.parent.absolute().name
+    parts = [
+        element("h1", text(name)),
+        section("Results", paragraph(words), table(header, rows)),
+        section("Plots", charts),
+        paragraph(f"Written by tats_ray {__version__}. results.csv has every trial.", "small"),
+    ]
+    return write_page(file, f"{name}: comparison", parts)
 
 
 def log_comparison(title: str, settings: CompareSettings, comparison: Comparison) -> None:
@@ -157,16 +194,15 @@ def _draw_enrichment(axis: Any, settings: CompareSettings, comparison: Compariso
     axis.set_ylabel(f"enrichment at ratio {ratio:g} (dashed: static distractors)")
 
 
-def _save(
-    file: Path,
+def _draw_all(
+    drawn: Any,
     fill: Callable[[Any, CompareSettings, Comparison], None],
     settings: CompareSettings,
     comparison: Comparison,
 ) -> None:
     from matplotlib import color_sequences
 
-    with figure_in(file, 6.5, 4.5) as figure:
-        axis = figure.subplots()
-        axis.set_prop_cycle(color=color_sequences["tab10" if len(settings.arms) <= 10 else "tab20"])
-        fill(axis, settings, comparison)
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axis = drawn.subplots()
+    axis.set_prop_cycle(color=color_sequences["tab10" if len(settings.arms) <= 10 else "tab20"])
+    fill(axis, settings, comparison)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tats_ray.storage import replacing, writing
+
+Records = Sequence[Mapping[str, Any]]  # lines of the file
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,41 @@ class RecordReader:
                     records.append(record)
                 self._offset = file.tell()
         return records
+
+
+def points_over_steps(records: Records, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric, where it is finite."""
+    points = [(record["step"], record[name]) for record in records if name in record]
+    return [(step, value) for step, value in points if is_finite(value)]
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number, and neither nan nor infinite."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def mean_over_steps(records: Records, name: str) -> float | None:
+    """Over all steps; None where no record has it. A record is the mean of the steps before it."""
+    pairs = _weighted(records, name)
+    steps = sum(weight for weight, _ in pairs)
+    return sum(weight * value for weight, value in pairs) / steps if steps else None
+
+
+def total_over_steps(records: Records, name: str) -> int:
+    """Of a count per step."""
+    return round(sum(weight * value for weight, value in _weighted(records, name)))
+
+
+def _weighted(records: Records, name: str) -> list[tuple[int, float]]:
+    """Steps that a record stands for, and its value."""
+    before, pairs = 0, []
+    for record in records:
+        if is_finite(record.get(name)):
+            pairs.append((record["step"] - before, record[name]))
+        before = record["step"]
+    return pairs
+
+
+def highest(records: Records, name: str) -> int:
+    """Of a count since the run began; 0 where no record has it."""
+    return int(max((value for _, value in points_over_steps(records, name)), default=0))

@@ -1,73 +1,95 @@
-"""One picture per clip: frames, the sampler's map, visible tokens, reconstruction, errors."""
+"""Pictures of clips as a model sees them, and figures of numbers."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tats_ray.config.geometry import TokenGrid
+from tats_ray.config import Config
 from tats_ray.evaluation.inspection import Inspection
 from tats_ray.storage import replacing
+from tats_ray.tracking.panels import Look, Panel, clip_panels
+from tats_ray.tracking.sheet import Sheet, draw_sheet
 
-_INCHES = 1.1  # of one small image
 
-
-def save_pictures(inspection: Inspection, grid: TokenGrid, folder: Path, step: int) -> list[Path]:
+def save_pictures(inspection: Inspection, config: Config, folder: Path, step: int) -> list[Path]:
     """Draws every clip of an inspection, one column per time slice of tokens; returns the files,
-    `step_<n>_clip_<i>.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    `step_<n>_clip_<i>.png`.
+
+    Raises:
+        StorageError: disk full or read-only; what was there before stays.
+    """
     files = []
     for clip in range(len(inspection.pixels)):
+        title = f"clip {clip} · {caption(config, step, inspection, clip)}"
+        panels = clip_panels(inspection, clip, config, Look())
+        sheet = slices_sheet(title, panels, notes(config, inspection))
         file = folder / f"step_{step:08d}_clip_{clip}.png"
-        _draw(_rows(inspection, grid, clip), file, step)
+        save_image(draw_sheet(sheet), file)
         files.append(file)
     return files
 
 
-def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str, np.ndarray, str]]:
-    """Label, images [time, ...] and colour map of each row of the picture."""
-    frames = _slices(inspection.pixels[clip], grid)
-    mask = torch.zeros(grid.tokens)
-    mask[inspection.visible[clip]] = 1.0
-    size = frames.shape[1]
-    shown = _maps(mask, grid).repeat(size // grid.rows, axis=1).repeat(size // grid.columns, axis=2)
-    rows = [("frames", frames, "")]
-    if inspection.log_probs is not None:
-        # 1.0 is the probability of a uniform policy.
-        relative = inspection.log_probs[clip].exp() * grid.tokens
-        rows.append(("sampler\n(x uniform)", _maps(relative, grid), "viridis"))
-    if inspection.speed is not None:
-        rows.append(("motion\n(pixels)", _maps(inspection.speed[clip], grid), "magma"))
-    rows.append(("visible", frames * shown[..., None] + 0.5 * (1 - shown[..., None]), ""))
+def slices_sheet(title: str, panels: Sequence[Panel], remarks: Sequence[str]) -> Sheet:
+    """A line per panel, a column per time slice."""
+    return Sheet(
+        title=title,
+        headers=[f"slice {number}" for number in range(len(panels[0].images))],
+        labels=[f"{panel.kind}\n({panel.unit})" if panel.unit else panel.kind for panel in panels],
+        images=[list(panel.images) for panel in panels],
+        notes=remarks,
+        line_scales=[panel.scale for panel in panels],
+    )
+
+
+def caption(config: Config, step: int, inspection: Inspection, clip: int) -> str:
+    """Step, masking system, its ratio, and the clip's enrichment where the truth is known."""
+    tokens, visible = config.grid.tokens, inspection.visible.shape[1]
+    parts = [
+        f"step {step}",
+        config.masking.system,
+        f"{1 - visible / tokens:.1%} hidden ({visible} of {tokens} tokens visible)",
+    ]
+    if inspection.enrichment is not None:
+        found = inspection.enrichment[clip]
+        values = [("moving objects", found.moving), ("static distractors", found.static)]
+        shown = [f"{name} {value:.2f}" for name, value in values if math.isfinite(value)]
+        parts.append(f"enrichment: {', '.join(shown) or 'no object in this clip'}")
+    return " · ".join(parts)
+
+
+def notes(config: Config, inspection: Inspection) -> list[str]:
+    """What one has to know to read the images."""
+    remarks = []
+    if inspection.objects is not None:
+        remarks.append("Outlines: green around moving objects, orange around static distractors.")
     if inspection.reconstruction is not None:
-        rows.append(("reconstruction", _slices(inspection.reconstruction[clip], grid), ""))
-    if inspection.error is not None:
-        rows.append(("error", _maps(inspection.error[clip], grid), "inferno"))
-    return rows
+        hidden = ""
+        if config.model.target.normalize != "none":
+            hidden = "hidden patches are shown with their true mean and deviation; "
+        remarks.append(
+            f"Reconstruction: {hidden}visible patches are those of the clip. Error: visible tokens "
+            "are hatched."
+        )
+    return remarks
 
 
-def _draw(rows: list[tuple[str, np.ndarray, str]], file: Path, step: int) -> None:
-    columns = len(rows[0][1])
-    with figure_in(file, _INCHES * (columns + 1.4), _INCHES * (len(rows) + 0.4)) as figure:
-        axes = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (label, images, colours) in zip(axes, rows, strict=True):
-            top = float(images.max())
-            for axis, image in zip(line, images, strict=True):
-                shown = axis.imshow(image, cmap=colours or None, vmin=0.0, vmax=top or 1.0)
-                axis.set_xticks([])
-                axis.set_yticks([])
-            line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-            if colours:
-                bar = figure.colorbar(shown, ax=list(line), fraction=0.012, pad=0.01)
-                bar.ax.tick_params(labelsize=6)
-        figure.suptitle(f"step {step}", fontsize=9)
+def save_image(image: np.ndarray, file: Path) -> None:
+    """Writes uint8 [H, W, 3] in the format of the file's suffix.
+
+    Raises:
+        StorageError: disk full or read-only; what was there before stays.
+    """
+    from PIL import Image
+
+    with replacing(file) as aside:
+        Image.fromarray(image).save(aside)
 
 
 @contextmanager
@@ -89,14 +111,3 @@ def figure_in(file: Path, width: float, height: float) -> Iterator[Any]:
         yield figure
         with replacing(file) as aside:
             figure.savefig(aside, dpi=100, bbox_inches="tight")
-
-
-def _slices(pixels: Tensor, grid: TokenGrid) -> np.ndarray:
-    """First frame of each time slice: [3, T, S, S] -> [time, S, S, 3]."""
-    step = pixels.shape[1] // grid.time
-    return pixels[:, ::step].permute(1, 2, 3, 0).numpy()
-
-
-def _maps(values: Tensor, grid: TokenGrid) -> np.ndarray:
-    """[N] -> [time, rows, columns]."""
-    return values.view(grid.time, grid.rows, grid.columns).numpy()
