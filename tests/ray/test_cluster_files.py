@@ -21,7 +21,7 @@ def _read(name):
 
 
 def test_ray_up_takes_the_file_and_gives_every_node_the_token():
-    config = prepare_config(_read("on_premise.yaml"))
+    config = prepare_config(_read("ray_up.yaml"))
     validate_config(config)
     starts = [
         command
