@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tats_ray.actors.auth_token import guard_token
 from tats_ray.actors.cluster import preflight
 from tats_ray.actors.object_store import store_warning
 from tats_ray.config import load_config
@@ -190,3 +191,20 @@ def test_a_stopped_job_has_time_for_its_checkpoint():
     variables = yaml.safe_load(JOB["spec"]["runtimeEnvYAML"])["env_vars"]
     grace = SPEC.headGroupSpec.template.spec.terminationGracePeriodSeconds
     assert 3 < int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) <= grace
+
+
+def test_a_mounted_token_is_taken_as_it_is(tmp_path, monkeypatch, capsys):
+    """Kubernetes owns the file, and lets the pod's group read it."""
+    token = tmp_path / "auth_token"
+    token.write_text("0" * 64)
+    token.chmod(0o640)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setattr("os.getuid", lambda: token.stat().st_uid + 1)
+    guard_token(create=False)
+    assert capsys.readouterr().out == ""
+    assert token.stat().st_mode & 0o777 == 0o640
+    token.chmod(0o644)
+    guard_token(create=False)
+    assert "other users of this machine could read the token" in capsys.readouterr().out
