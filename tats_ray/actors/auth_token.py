@@ -10,6 +10,7 @@ from tats_ray.storage import writing
 from tats_ray.tracking.console import log
 
 OTHERS = 0o077  # permissions of group and world
+_WORLD = 0o007
 
 
 def guard_token(*, create: bool) -> None:
@@ -55,9 +56,12 @@ def _create(file: Path) -> None:
 
 
 def _mend(file: Path) -> None:
-    mode = file.stat().st_mode
+    status = file.stat()
+    mode = status.st_mode
     if not mode & OTHERS:
         return
+    if status.st_uid != os.getuid() and not mode & _WORLD:
+        return  # its owner gave it to our group, as Kubernetes does with a mounted Secret
     seen = f"{file}: other users of this machine could read the token of your Ray clusters"
     try:
         file.chmod(mode & ~OTHERS & 0o777)

@@ -14,7 +14,9 @@ import numpy as np
 import ray
 import ray.data
 
+from tats_ray.actors.placement import task_options
 from tats_ray.actors.ray_compat import block_references, own_error
+from tats_ray.config.placement import Placement
 from tats_ray.data.clips import Batcher, Block, ClipBatch, Clips, Cursor, concatenate
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.stage import BlockPlan, QuarantineBook, decode_block
@@ -43,18 +45,21 @@ class RayClipStream:
         decode_cpus: float,
         wait_seconds: float,
         clips: int | None = None,
+        placed: Placement | None = None,
     ) -> None:
         """
         Args:
             decode_cpus: CPUs of one decode task.
             wait_seconds: time limit of the wait for a block.
             clips: that will be asked for, so that none behind them are decoded; None: without end.
+            placed: nodes of the decode tasks; None: any.
         """
         self._plan = plan
         self._size = plan.data.block_clips
         self._plan_ref = ray.put(plan)
         self._book = book
         self._decode_cpus = decode_cpus
+        self._placed = task_options(placed)
         self._wait_seconds = wait_seconds
         self._next = cursor.block  # the block to give out
         self._begun = cursor.block  # the first block of which no window has begun
@@ -157,7 +162,11 @@ class RayClipStream:
         # wait for ever where the actors leave less than that.
         numbers = list(range(start, stop))
         dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
-            decode, batch_size=None, num_cpus=self._decode_cpus, zero_copy_batch=True
+            decode,
+            batch_size=None,
+            num_cpus=self._decode_cpus,
+            zero_copy_batch=True,
+            **self._placed,
         )
         dataset.context.execution_options.preserve_order = True
         return block_references(dataset)

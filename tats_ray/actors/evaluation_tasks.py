@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.decode_stream import process_decoder, quiet_ray_data
+from tats_ray.actors.placement import task_options
 from tats_ray.actors.ray_compat import own_error
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import validate_as
@@ -163,7 +164,12 @@ def score_videos_on_ray(
     tasks = -(-len(items) // _VIDEOS_PER_TASK)
     dataset = (
         ray.data.from_items(items, override_num_blocks=tasks)
-        .map_batches(decode, batch_size=None, num_cpus=resources.decode_cpus)
+        .map_batches(
+            decode,
+            batch_size=None,
+            num_cpus=resources.decode_cpus,
+            **task_options(config.cluster.placement.decode),
+        )
         .map_batches(
             _ScoreViews,
             fn_constructor_args=(config.model_dump(), classes, [ray.put(weights)]),
@@ -171,6 +177,7 @@ def score_videos_on_ray(
             concurrency=config.train.workers,
             num_cpus=resources.train_cpus,
             num_gpus=resources.train_gpus or None,
+            **task_options(config.cluster.placement.train),
         )
     )
     found = [

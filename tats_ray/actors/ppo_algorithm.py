@@ -17,6 +17,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from tats_ray.actors.cluster import Resources, native_stderr_to
+from tats_ray.actors.placement import as_resources
 from tats_ray.actors.ppo_learner import (
     MaskingPPOLearner,
     PPOLearners,
@@ -24,7 +25,12 @@ from tats_ray.actors.ppo_learner import (
     UpdateRequest,
 )
 from tats_ray.actors.ray_compat import death_cause
-from tats_ray.actors.rllib_compat import actor_manager, learners_meet_in_a_file, lost_at_start
+from tats_ray.actors.rllib_compat import (
+    actor_manager,
+    learners_meet_in_a_file,
+    lost_at_start,
+    rollout_workers_have_labels,
+)
 from tats_ray.actors.rollout_collector import PROBE_SECONDS, RolloutCollector
 from tats_ray.actors.rollout_worker import MaskingEnvRunner, spaces
 from tats_ray.config import Config, config_from_dict
@@ -137,9 +143,16 @@ def ppo_algorithm(
 def _build(config: PPOConfig, settings: Config, errors: Path) -> MaskingPPO:
     """The Algorithm, built anew where one of its processes dies meanwhile."""
     limit, restarts = settings.train.max_failures, 0
+    place = settings.cluster.placement.rollout
+    labels = {} if place is None else place.labels
     while True:
         try:
-            with _meeting(settings), native_stderr_to(errors), _deaths_named():
+            with (
+                _meeting(settings),
+                rollout_workers_have_labels(labels),
+                native_stderr_to(errors),
+                _deaths_named(),
+            ):
                 return config.copy().build_algo()
         except ray.exceptions.RayActorError as error:
             cause = death_cause(error)
@@ -170,7 +183,7 @@ def _algorithm_config(
 ) -> PPOConfig:
     """RLlib's settings. Its connectors, its advantages and its loop over minibatches stay unused:
     they double a one-step bandit's observations, bias its advantages and hide divergence."""
-    plain = settings.model_dump()
+    plain, place = settings.model_dump(), settings.cluster.placement
     observations, actions = spaces(settings)
     return (
         PPOConfig(algo_class=MaskingPPO)
@@ -185,6 +198,7 @@ def _algorithm_config(
             num_env_runners=settings.rollout_workers,
             num_cpus_per_env_runner=resources.runner_cpus,
             num_gpus_per_env_runner=resources.runner_gpus,
+            custom_resources_per_env_runner=as_resources(place.rollout),
             create_local_env_runner=False,
         )
         .learners(
@@ -192,6 +206,7 @@ def _algorithm_config(
             num_learners=settings.rl.learners,
             num_cpus_per_learner=resources.learner_cpus,
             num_gpus_per_learner=resources.learner_gpus,
+            custom_resources_per_learner=as_resources(place.learner),
             add_default_connectors_to_learner_pipeline=False,
         )
         .debugging(log_level="ERROR")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ray.exceptions import RayActorError
+from ray.rllib.algorithms import algorithm
 from ray.rllib.core.learner import learner_group
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -26,6 +28,28 @@ def learners_meet_in_a_file() -> Iterator[None]:
         yield
     finally:
         learner_group._get_backend_config = published
+
+
+@contextmanager
+def rollout_workers_have_labels(labels: Mapping[str, str]) -> Iterator[None]:
+    """Around the start of an Algorithm: its rollout workers, and those that are added or restarted
+    later, run on nodes with these labels only.
+
+    RLlib has settings for the resources of its workers, and none for labels. It takes the class of
+    their group by its name in a module.
+    """
+    published = algorithm.EnvRunnerGroup
+
+    class OnLabelledNodes(published):  # type: ignore[misc, valid-type]
+        def _make_worker(self, **arguments: Any) -> Any:
+            self._remote_args["label_selector"] = dict(labels)
+            return super()._make_worker(**arguments)
+
+    algorithm.EnvRunnerGroup = OnLabelledNodes if labels else published
+    try:
+        yield
+    finally:
+        algorithm.EnvRunnerGroup = published
 
 
 def lost_at_start(error: BaseException) -> RayActorError | None:

@@ -16,6 +16,7 @@ from ray.train.torch import TorchTrainer
 from tats_ray.actors.cluster import Resources
 from tats_ray.actors.file_rendezvous import FileRendezvousConfig
 from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem
+from tats_ray.actors.placement import as_resources
 from tats_ray.actors.train_group import LossReport, TrainGroup
 from tats_ray.actors.train_worker import WorkerPlan, run_worker
 from tats_ray.config.job import JobConfig
@@ -146,6 +147,20 @@ class TrainRun:
         self._group.ended(0.0)
 
 
+def train_scaling(config: JobConfig, resources: Resources) -> ray.train.ScalingConfig:
+    """How many Train workers there are, what each has and where they run."""
+    place, use_gpu = config.cluster.placement.train, resources.train_gpus > 0
+    each = {"CPU": resources.train_cpus} | as_resources(place)
+    if use_gpu:
+        each["GPU"] = resources.train_gpus
+    return ray.train.ScalingConfig(
+        num_workers=config.train.workers,
+        use_gpu=use_gpu,
+        resources_per_worker=each,
+        label_selector=(place.labels or None) if place else None,
+    )
+
+
 def _torch_trainer(
     plan: WorkerPlan,
     hub: str,
@@ -155,18 +170,11 @@ def _torch_trainer(
     restarts: int,
 ) -> TorchTrainer:
     config, use_gpu = plan.config, resources.train_gpus > 0
-    each = {"CPU": resources.train_cpus}
-    if use_gpu:
-        each["GPU"] = resources.train_gpus
     return TorchTrainer(
         run_worker,
         train_loop_config={"plan": [ray.put(plan)], "hub": hub, "use_gpu": use_gpu},
         torch_config=FileRendezvousConfig() if config.cluster.mode == "local" else None,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.train.workers,
-            use_gpu=use_gpu,
-            resources_per_worker=each,
-        ),
+        scaling_config=train_scaling(config, resources),
         run_config=ray.train.RunConfig(
             name=hub,
             storage_path=str(storage),

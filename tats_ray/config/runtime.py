@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from tats_ray.config.placement import PlacementSettings
 from tats_ray.config.settings import Settings
 
 _USER = re.compile(r"://[^/\s]*@")  # user:password@ of an address
@@ -66,6 +67,7 @@ class ClusterSettings(Settings):
     """PyTorch threads per process."""
     wait_seconds: float = Field(300.0, gt=0)
     """Time limit of every wait between components, seconds."""
+    placement: PlacementSettings = PlacementSettings()
 
     @model_validator(mode="after")
     def address_goes_with_its_mode(self) -> ClusterSettings:

@@ -91,8 +91,10 @@ def evaluate_classifier(
     else:
         from tats_ray.actors.cluster import cluster_resources, preflight
         from tats_ray.actors.evaluation_tasks import score_videos_on_ray
+        from tats_ray.actors.placement import check_placement, cluster_nodes
 
         resources = preflight(config, *cluster_resources())
+        check_placement(config, resources, cluster_nodes())
         scores = score_videos_on_ray(config, videos, len(classes), weights, resources)
     return measure_accuracy(scores, videos, labels, classes)
 

@@ -187,6 +187,7 @@ def _started(
         start.progress.cursor,
         hub,
         decode_cpus=resources.decode_cpus,
+        placed=task.config.cluster.placement.decode,
         wait_seconds=task.config.cluster.wait_seconds,
         clips=(task.config.train.steps - start.progress.step) * task.config.train.batch_size,
     )

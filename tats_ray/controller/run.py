@@ -76,10 +76,12 @@ def open_executor(task: Task, start: StartingPoint) -> AbstractContextManager[Ex
     if config.cluster.mode == "serial":
         return in_process(task, start)
     from tats_ray.actors.cluster import cluster_resources, connect, preflight, warn_of_small_store
+    from tats_ray.actors.placement import check_placement, cluster_nodes
 
     connect(config)
     warn_of_small_store(config, task.build_model)
     resources = preflight(config, *cluster_resources())
+    check_placement(config, resources, cluster_nodes())
     from tats_ray.controller.ray_executor import on_ray
 
     return on_ray(task, start, resources)

@@ -10,7 +10,6 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tats_ray.config.load import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "cluster"
@@ -21,7 +20,7 @@ def _read(name):
 
 
 def test_ray_up_takes_the_file_and_gives_every_node_the_token():
-    config = prepare_config(_read("on_premise.yaml"))
+    config = prepare_config(_read("ray_up.yaml"))
     validate_config(config)
     starts = [
         command
@@ -32,25 +31,6 @@ def test_ray_up_takes_the_file_and_gives_every_node_the_token():
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
     assert "~/.ray/auth_token" in config["file_mounts"]
-
-
-def test_kubernetes_makes_a_token_and_runs_a_job_that_exists():
-    """Its form was checked against KubeRay's definition of a RayJob (SECURITY.md)."""
-    spec = _read("kuberay_rayjob.yaml")["spec"]
-    cluster = spec["rayClusterSpec"]
-    assert cluster["authOptions"] == {"mode": "token"}
-    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
-    python, job, option, file, *overrides = spec["entrypoint"].split()
-    assert (python, option) == ("python", "--config")
-    assert (ROOT / job).is_file()
-    config = load_config(ROOT / file, overrides)
-    assert config.cluster.address == "auto"
-    images = [
-        container["image"]
-        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
-        for container in group["template"]["spec"]["containers"]
-    ]
-    assert len(set(images)) == 1
 
 
 def test_the_job_script_is_a_shell_script_with_the_token_on():

@@ -60,6 +60,14 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
         least = next((b.min_length for b in bounds if isinstance(b, MinLen)), 0)
         most = next((b.max_length for b in bounds if isinstance(b, MaxLen)), 4)
         return st.lists(_values(parts[0], []), min_size=least, max_size=most)
+    if origin is dict:
+        return st.dictionaries(TEXT, _values(parts[1], []), max_size=2)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return st.fixed_dictionaries(
+            {},
+            optional={name: _values(field.annotation, _flat(field.metadata)) for name, field in fields},
+        )
     if annotation in (int, float):
         return _number(annotation, bounds)
     plain = {type(None): st.none(), bool: st.booleans(), str: TEXT}
