@@ -60,6 +60,10 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
         least = next((b.min_length for b in bounds if isinstance(b, MinLen)), 0)
         most = next((b.max_length for b in bounds if isinstance(b, MaxLen)), 4)
         return st.lists(_values(parts[0], []), min_size=least, max_size=most)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return st.fixed_dictionaries(_fields(annotation, " ")).map(
+            lambda values: {key.strip(): value for key, value in values.items()}
+        )
     if annotation in (int, float):
         return _number(annotation, bounds)
     plain = {type(None): st.none(), bool: st.booleans(), str: TEXT}
