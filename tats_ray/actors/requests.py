@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from tats_ray.config.runtime import ClusterSettings
 from tats_ray.errors import ResourceError, RunDirectoryError
 from tats_ray.storage import replacing
 
+_ANSWER_SECONDS = 5.0
 _FILE = "cluster.json"  # in a run's folder for what executors keep, while it is at work
 
 
@@ -22,26 +24,31 @@ class _Place:
 
     Attributes:
         address: of the cluster.
+        local: whether the run has started the cluster, which only its machine reaches.
         hub: name of the run's hub.
         rollout_workers: at the beginning; 0 where the run has none.
     """
 
     address: str
+    local: bool
     hub: str
     rollout_workers: int
 
 
 @contextmanager
-def open_to_requests(folder: Path, hub: str, rollout_workers: int) -> Iterator[None]:
+def open_to_requests(
+    folder: Path, hub: str, rollout_workers: int, *, local: bool
+) -> Iterator[None]:
     """Says in a run's folder where the run is at work, as long as the block lasts.
 
     Args:
+        local: whether the run has started its cluster.
         hub: name of the run's hub.
         rollout_workers: 0 where the run has none.
     """
     import ray
 
-    place = _Place(ray.get_runtime_context().gcs_address, hub, rollout_workers)
+    place = _Place(ray.get_runtime_context().gcs_address, local, hub, rollout_workers)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / _FILE) as aside:
         aside.write_text(json.dumps(asdict(place)))
@@ -68,7 +75,9 @@ def ask_for_workers(folder: Path, run: Path, count: int) -> None:
         raise RunDirectoryError(
             f"{run}: has no rollout workers; a learned sampler with rl.rewards=workers has some"
         )
-    start_ray(ClusterSettings(mode="address", address=place.address), needed=0)
+    _check_answers(place.address, run)
+    cluster = ClusterSettings(mode="address", address=place.address)
+    start_ray(cluster, needed=0, reached_here_only=place.local)
     from tats_ray.actors.hub import find_hub  # Ray reads its environment when it is imported
 
     hub = find_hub(place.hub)
@@ -80,10 +89,25 @@ def ask_for_workers(folder: Path, run: Path, count: int) -> None:
     hub.ask_for_workers(count)
 
 
+def _check_answers(address: str, run: Path) -> None:
+    """Ray itself would try for minutes to join a cluster that is gone."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"{run}: its cluster does not answer at {address} ({error}); a run without "
+            "cluster.mode=address is reached from its own machine only, and not after its end"
+        ) from None
+
+
 def _read(file: Path, run: Path) -> _Place:
     try:
         place = json.loads(file.read_text())
-        return _Place(str(place["address"]), str(place["hub"]), int(place["rollout_workers"]))
+        return _Place(
+            str(place["address"]), bool(place["local"]), str(place["hub"]),
+            int(place["rollout_workers"]),
+        )  # fmt: skip
     except FileNotFoundError:
         raise RunDirectoryError(
             f"{run}: is not at work on Ray; only a running run can be scaled"

@@ -162,7 +162,8 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
         try:
             executor = _started(task, start, resources, hub, name, parts)
             workers = 0 if task.rollouts is None else task.rollouts.rollout_workers
-            with open_to_requests(start.storage, name, workers):
+            local = task.config.cluster.mode == "local"
+            with open_to_requests(start.storage, name, workers, local=local):
                 yield executor
         except Exception as error:
             leave_if_lost()
