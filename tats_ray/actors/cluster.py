@@ -84,17 +84,19 @@ def connect(config: JobConfig) -> None:
     start_ray(config.cluster, resident_cpus(config) + config.cluster.decode_cpus)
 
 
-def start_ray(cluster: ClusterSettings, needed: float) -> None:
+def start_ray(cluster: ClusterSettings, needed: float, *, reached_here_only: bool = False) -> None:
     """Starts a local cluster or joins the configured one, unless this process already has one.
 
     Args:
         needed: CPUs that must be there at once; a local cluster counts at least as many.
+        reached_here_only: whether the cluster to join is the local one of another command.
 
     Raises:
         ResourceError: no cluster answers at `cluster.address`, none can be started here, or Ray is
             of another version.
     """
-    wanted = _ENVIRONMENT if cluster.mode == "address" else _ENVIRONMENT | _LOCAL
+    reached_here_only = reached_here_only or cluster.mode == "local"
+    wanted = _ENVIRONMENT | _LOCAL if reached_here_only else _ENVIRONMENT
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     guard_token(create=cluster.mode == "local")

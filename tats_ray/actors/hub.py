@@ -72,6 +72,7 @@ class Hub:
         self._learned = 0  # steps whose rollouts were taken
         self._reported = 0
         self._events = TrainerEvents()
+        self._workers: int | None = None  # rollout workers that somebody asked for
         self._quarantine = Quarantine(quarantined)
 
     async def publish(self, version: int, state: State, reports: list[StepReport]) -> None:
@@ -166,6 +167,12 @@ class Hub:
         events, self._events = self._events, TrainerEvents()
         return events
 
+    async def ask_for_workers(self, count: int) -> None:
+        self._workers = count
+
+    async def workers_asked_for(self) -> int | None:
+        return self._workers
+
     async def quarantine(self, failures: list[tuple[str, str]]) -> None:
         self._quarantine.add([VideoDecodeError(path, reason) for path, reason in failures])
 
@@ -234,6 +241,14 @@ class HubClient:
     def drain(self, reports_until: int, seconds: float) -> TrainerEvents:
         return ray.get(self._actor.drain.remote(reports_until, seconds))
 
+    def ask_for_workers(self, count: int) -> None:
+        """Asks for so many rollout workers."""
+        ray.get(self._actor.ask_for_workers.remote(count))
+
+    def workers_asked_for(self) -> int | None:
+        """The newest number that was asked for; None where none was."""
+        return ray.get(self._actor.workers_asked_for.remote())
+
     def add(self, failures: list[VideoDecodeError]) -> None:
         # Waits, so that a block's failures are counted before its clips are trained on.
         pairs = [(failure.path, failure.reason) for failure in failures]
@@ -255,6 +270,14 @@ class HubClient:
 
     def kill(self) -> None:
         ray.kill(self._actor)
+
+
+def find_hub(name: str) -> HubClient | None:
+    """The hub of a run on the cluster that this process has joined; None where there is none."""
+    try:
+        return HubClient(ray.get_actor(name))
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -71,6 +71,19 @@ class MaskingPPO(PPO):
             "rollout/failures": float(len(self._collector.failures)),
         }
 
+    def resize(self, workers: int) -> None:
+        """Starts further rollout workers, or ends the last ones; between two iterations, so that
+        no clip is lost. New ones get clips once they answer, which takes them seconds, or as long
+        as the cluster needs to find room for them."""
+        manager = actor_manager(self.env_runner_group)
+        known = manager.actor_ids()
+        for worker in known[workers:]:
+            ray.kill(manager.remove_actor(worker))
+        if workers > len(known):
+            self.env_runner_group.add_workers(workers - len(known))
+        for worker in set(manager.actor_ids()) - set(known):
+            manager.set_actor_state(worker, healthy=False)  # until its first answer
+
     def update(self, request: UpdateRequest) -> UpdateSummary:
         """Updates the sampler on rollouts, and looks after lost rollout workers.
 

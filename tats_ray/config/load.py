@@ -258,7 +258,8 @@ def _one_line(kind: type[Settings], tree: dict[str, Any], error: ValidationError
     faults = error.errors()
     # A misspelt key also shows as a missing one: name the misspelling.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    parts = [str(part) for part in fault["loc"]]
+    # Pydantic also names the form of a setting that has several, such as (number).
+    parts = [str(part) for part in fault["loc"] if not str(part).startswith("(")]
     field = ".".join(parts) or "config"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if field in RENAMED:

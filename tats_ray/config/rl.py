@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tats_ray.config.settings import Settings
+
+
+class WorkerRange(Settings):
+    """Bounds within which a run chooses its number of rollout workers."""
+
+    min: int = Field(1, ge=1)
+    """Rollout workers at the beginning, and at least."""
+    max: int = Field(ge=1)
+    """Rollout workers at most."""
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> WorkerRange:
+        if self.min > self.max:
+            raise ValueError(f"min={self.min} is more than max={self.max}")
+        return self
+
+
+def _form(given: object) -> str:
+    return "(bounds)" if isinstance(given, dict | WorkerRange) else "(number)"
+
+
+# What is wrong with one form is told of that form alone.
+Workers = Annotated[
+    Annotated[int, Field(ge=1), Tag("(number)")] | Annotated[WorkerRange, Tag("(bounds)")],
+    Discriminator(_form),
+]
 
 
 class RLSettings(Settings):
@@ -15,8 +41,9 @@ class RLSettings(Settings):
     others beside it."""
 
     # Actors and schedule
-    rollout_workers: int = Field(1, ge=1)
-    """Processes that draw and score masks."""
+    rollout_workers: Workers = 1
+    """Processes that draw and score masks, or {min, max}: the run adds some while training waits
+    for rollouts, and removes some while these wait for training."""
     learners: int = Field(0, ge=0)
     """PPO learners in processes of their own, with DDP; 0: one in the driver."""
     rollout_fraction: float = Field(1.0, gt=0, le=1)

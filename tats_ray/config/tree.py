@@ -119,8 +119,11 @@ class Config(JobConfig):
 
     @property
     def rollout_workers(self) -> int:
-        rolled_out = self.learns_by_rollouts and not self.trained_on_own_errors
-        return self.rl.rollout_workers if rolled_out else 0
+        """Resident rollout workers at the run's beginning."""
+        if not self.learns_by_rollouts or self.trained_on_own_errors:
+            return 0
+        wanted = self.rl.rollout_workers
+        return wanted if isinstance(wanted, int) else wanted.min
 
     @property
     def remote_learners(self) -> int:

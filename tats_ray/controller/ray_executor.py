@@ -18,6 +18,8 @@ from tats_ray.actors.hub import HubClient, TrainerEvents, WorkItem, running_hub
 from tats_ray.actors.object_store import ITEMS_AHEAD
 from tats_ray.actors.ppo_algorithm import MaskingPPO, ppo_algorithm
 from tats_ray.actors.ppo_learner import UpdateRequest
+from tats_ray.actors.requests import open_to_requests
+from tats_ray.actors.rollout_scaling import RolloutScaling
 from tats_ray.actors.train_run import TrainRun, train_run
 from tats_ray.actors.train_worker import WorkerPlan
 from tats_ray.controller.executor import Completed, ExecutorLostError, StartingPoint, Task
@@ -41,6 +43,9 @@ class RayExecutor:
         self.workers = workers
         self.stream = stream
         self.algorithm = algorithm
+        self._scaling: RolloutScaling | None = None
+        if algorithm is not None and task.rollouts is not None and task.rollouts.rollout_workers:
+            self._scaling = RolloutScaling(task.rollouts, workers.hub, algorithm)
         self._task = task
         self._mae: VersionedWeights | None = None  # that scored the newest rollouts
         self._unlearned: deque[tuple[int, ClipBatch]] = deque()  # steps that score their own draws
@@ -58,12 +63,15 @@ class RayExecutor:
             self.workers.weights(max(0, step - ITEMS_AHEAD))
             return None
         assert self.algorithm is not None, "rollouts are a matter of RLlib's workers"
+        assert self._scaling is not None, "a run with rollouts has rollout workers"
+        self._scaling.before(step)
         started = time.monotonic()
         self._mae = self.workers.weights(max(0, step - config.rl.staleness))
         waited = time.monotonic() - started
         clips = batch.rows(0, config.rollout_clips)
         rollout, metrics = self.algorithm.roll_out(step, clips, self._mae)
-        self._metrics[step + 1] = metrics | {"rollout/wait_seconds": waited}
+        self._metrics[step + 1] = metrics = metrics | {"rollout/wait_seconds": waited}
+        self._scaling.after(step, metrics)
         return rollout
 
     def update_policy(self, step: int, batch: ClipBatch, rollout: Rollout | None) -> None:
@@ -152,7 +160,11 @@ def on_ray(task: Task, start: StartingPoint, resources: Resources) -> Iterator[R
     with ExitStack() as parts:
         hub = parts.enter_context(running_hub(name, start.quarantined))
         try:
-            yield _started(task, start, resources, hub, name, parts)
+            executor = _started(task, start, resources, hub, name, parts)
+            workers = 0 if task.rollouts is None else task.rollouts.rollout_workers
+            local = task.config.cluster.mode == "local"
+            with open_to_requests(start.storage, name, workers, local=local):
+                yield executor
         except Exception as error:
             leave_if_lost()
             if hub.is_dead():

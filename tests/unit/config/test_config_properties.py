@@ -63,11 +63,10 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
     if origin is dict:
         return st.dictionaries(TEXT, _values(parts[1], []), max_size=2)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = annotation.model_fields.items()
-        return st.fixed_dictionaries(
-            {},
-            optional={name: _values(field.annotation, _flat(field.metadata)) for name, field in fields},
-        )
+        drawn: dict[bool, dict[str, st.SearchStrategy]] = {True: {}, False: {}}
+        for name, field in annotation.model_fields.items():
+            drawn[field.is_required()][name] = _values(field.annotation, _flat(field.metadata))
+        return st.fixed_dictionaries(drawn[True], optional=drawn[False])
     if annotation in (int, float):
         return _number(annotation, bounds)
     plain = {type(None): st.none(), bool: st.booleans(), str: TEXT}
