@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from tats_ray.config import Config, TokenGrid
 from tats_ray.config.load import read_yaml, validate_as
-from tats_ray.data.decoder_process import DecoderProcess
-from tats_ray.evaluation.held_out import decode_middles
+from tats_ray.evaluation.exported_sampler import Mask, decode_middle, mask_of
 from tats_ray.evaluation.inspection import Inspector
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.samplers import Sampler
 from tats_ray.training.checkpoint import RunState, newest_checkpoint, read_state
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Which tokens of a clip stay visible; they are numbered slice by slice, row by row."""
-
-    tokens: Tensor  # int64 [k], ascending
-    places: Tensor  # int64 [k, 3], time slice, row and column of each on the run's `grid`
 
 
 class TrainedRun:
@@ -59,15 +45,8 @@ class TrainedRun:
         Raises:
             VideoDecodeError: the video cannot be decoded.
         """
-        data, path = self.settings.data, str(Path(video).absolute())
-        with closing(DecoderProcess()) as decoder:
-            info = decoder.probe(path, data.decode_seconds)
-            row = {"path": path, "ground_truth": None, **asdict(info)}
-            clip = decode_middles(self.settings, [row], decoder)
-        visible, _ = self._inspector.select(clip, draw)
-        tokens = visible[0].sort().values
-        shape = (self.grid.time, self.grid.rows, self.grid.columns)
-        return Mask(tokens, torch.stack(torch.unravel_index(tokens, shape), dim=1))
+        visible, _ = self._inspector.select(decode_middle(self.settings, video), draw)
+        return mask_of(visible[0], self.grid)
 
 
 def load_run(path: str | Path) -> TrainedRun:
