@@ -38,7 +38,7 @@ def evaluate_main(arguments: list[str] | None = None) -> int:
         help="names of an official file's classes in its order, one per line; without it labels "
         "must be their numbers",
     )
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     return run_guarded(lambda: _evaluate(given.run, given.rest, given.classes))
 
 

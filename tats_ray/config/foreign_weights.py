@@ -8,7 +8,6 @@ from typing import Any
 
 from tats_ray.config.huggingface import is_huggingface, read_huggingface
 from tats_ray.config.load import read_yaml
-from tats_ray.errors import ConfigError
 
 WEIGHTS = "model.safetensors"  # of an export, and of transformers
 
@@ -28,12 +27,8 @@ def foreign_settings(source: Path, sizes: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: as `read_huggingface`.
-        ConfigError: sizes are given where the source tells its own, or config.yaml is damaged.
+        ConfigError: config.yaml is damaged.
     """
-    if sizes and not source.is_file():
-        raise ConfigError(
-            f"model.{next(iter(sizes))}: {source} tells its own; model is for official files"
-        )
     tree: dict[str, Any] = {"model": sizes}
     if (source / "config.yaml").is_file():
         tree = read_yaml(source / "config.yaml")

@@ -172,6 +172,11 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
 def _described(given: ProbeFile) -> tuple[Path, dict[str, Any]]:
     """Where results go, and the settings that the weights were trained with, as far as known."""
     checkpoint = Path(given.probe.checkpoint).absolute()
+    if given.model and checkpoint.exists() and not checkpoint.is_file():
+        raise ConfigError(
+            f"model.{next(iter(given.model))}: {checkpoint} tells its own; model is for official "
+            "files"
+        )
     if is_foreign(checkpoint):
         tree = foreign_settings(checkpoint, given.model)
         directory = Path("runs").absolute() / tree["run"]["name"]

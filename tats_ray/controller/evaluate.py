@@ -70,7 +70,7 @@ def evaluate_weights(
     try:
         accuracy = _evaluate_anywhere(config, folder, manifest, names, given.classifier)
     except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error} (model.size)") from None
+        raise CheckpointError(f"{source}: {error}") from None
     write_accuracy(folder / "evaluation", Path(manifest).stem, accuracy)
     return accuracy.metrics()
 

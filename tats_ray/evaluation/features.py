@@ -90,7 +90,7 @@ class FrozenEncoder:
         mae = build_mae(plan.model, plan.grid, seed=0).eval()
         parts = nn.ModuleDict({"patch_embedding": mae.patch_embedding, "encoder": mae.encoder})
         if plan.layer is not None:  # then nothing reads the last norm, which classifiers lack
-            mae.encoder.norm = nn.Identity()
+            del mae.encoder.norm
         read = tuple(f"{name}." for name in parts)
         unread = () if plan.layer is None else ("encoder.norm.",)
         weights = {k: v for k, v in plan.weights.items() if k.startswith(read)}

@@ -41,12 +41,14 @@ def load_initial_weights(model: PretrainingModel, settings: ModelSettings, sourc
         CheckpointError: there is no checkpoint, or it is of another autoencoder; names the setting
             or the weight. Nothing in the file is executed.
     """
-    given = _read(source, settings, (*_ENCODER, *_DECODER))
-    if given.classifier:
-        raise CheckpointError(
-            f"{_FIELD}: {source}: is a fine-tuned classifier, which has no decoder to pre-train "
-            "further; start from pre-trained weights"
-        )
+    with _naming(_FIELD):
+        given = read_pretrained(Path(source))
+        if given.classifier:
+            raise CheckpointError(
+                f"{source}: is a fine-tuned classifier, which has no decoder to pre-train further; "
+                "start from pre-trained weights"
+            )
+        _check_architecture(given, settings, (*_ENCODER, *_DECODER))
     with _naming(f"{_FIELD}: {source}", "model.size, model.decoder, model.target.frames"):
         load_model_state(model.mae, given.autoencoder)
     for name, part in model.named_children():
@@ -69,11 +71,13 @@ def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
 def load_initial_encoder(model: VideoClassifier, settings: ModelSettings, source: str) -> None:
     """Starts a classifier from a pre-trained encoder; the head stays as it is. Arguments and errors
     as `load_initial_weights`."""
-    given = _read(source, settings, _ENCODER).encoder
+    with _naming(_FIELD):
+        given = read_pretrained(Path(source))
+        _check_architecture(given, settings, _ENCODER)
     ours = tuple(_PREFIXES.values())
     weights = {k: v for k, v in model_state(model).items() if not k.startswith(ours)}  # the head's
     for theirs, prefix in _PREFIXES.items():
-        weights |= {prefix + name: value for name, value in below(theirs, given).items()}
+        weights |= {prefix + name: value for name, value in below(theirs, given.encoder).items()}
     with _naming(f"{_FIELD}: {source}", "model.size"):
         load_model_state(model, weights)
 
@@ -86,13 +90,6 @@ def _naming(before: str, settings: str = "") -> Iterator[None]:
     except CheckpointError as error:
         behind = f" ({settings})" if settings else ""
         raise CheckpointError(f"{before}: {error}{behind}") from None
-
-
-def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> Pretrained:
-    with _naming(_FIELD):
-        given = read_pretrained(Path(source))
-        _check_architecture(given, settings, compared)
-        return given
 
 
 def _check_architecture(

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from tats_ray.cli.evaluation import evaluate_main, probe_main
 from tats_ray.config.probe import load_probe_config
@@ -43,6 +44,12 @@ def _manifest(synthetic, folder, labels):
     return str(folder / "test.parquet")
 
 
+def _features(folder):
+    """Those of the training videos."""
+    files = [load_file(file) for file in (folder / "features").glob("*.safetensors")]
+    return next(file["features"] for file in files if len(file["features"]) == 20)
+
+
 def _probe(synthetic, source, *more):
     words = [f"probe.checkpoint={source}", f"probe.train={synthetic.train}",
              f"probe.test={synthetic.held_out}", "probe.method=knn", *SERIAL]  # fmt: skip
@@ -70,9 +77,8 @@ def test_a_fine_tuned_encoder_is_probed_behind_a_block(synthetic, place, capsys)
         assert _probe(synthetic, source, *GEOMETRY, *sizes) == 1
         assert "has no last norm; set probe.layer=2" in capsys.readouterr().err
         assert _probe(synthetic, source, *GEOMETRY, *sizes, "probe.layer=2") == 0
-    features = [next((place / folder / "features").glob("*.safetensors")).read_bytes()
-                for folder in ("tuned", "runs/hf", "runs/official")]  # fmt: skip
-    assert features[0] == features[1] == features[2]
+    first, *others = (_features(place / folder) for folder in ("tuned", "runs/hf", "runs/official"))
+    assert first.shape == (20, 24) and all(np.array_equal(first, other) for other in others)
 
 
 def test_sizes_are_for_official_files(place):
