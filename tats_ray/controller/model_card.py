@@ -73,7 +73,7 @@ def _facts(settings: JobConfig, step: int) -> dict[str, str]:
     manifest = "generated clips" if data.manifest is None else Path(data.manifest).name
     facts = {
         "data": manifest,
-        "clip": f"{data.frames} frames, every {data.stride}th, {data.size} x {data.size} pixels",
+        "clip": f"{data.frames} frames at stride {data.stride}, {data.size} x {data.size} pixels",
         "pixels": "0 to 1, then ImageNet's mean and deviation",
         "encoder": f"width {model.width}, depth {model.depth}, heads {model.heads}, tokens of "
         f"{model.tubelet} x {model.patch} x {model.patch}, positions {model.positions}",

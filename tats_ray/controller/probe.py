@@ -56,10 +56,11 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     torch.set_num_threads(config.run.cluster.threads)
     source = Path(config.probe.checkpoint).absolute()
     given = read_pretrained(source)
-    if given.classifier and config.probe.layer is None:
+    normalized = any(name.startswith("encoder.norm.") for name in given.encoder)
+    if config.probe.layer is None and not normalized:
         raise CheckpointError(
-            f"probe.checkpoint: {source}: is a fine-tuned classifier, whose encoder has no last "
-            f"norm; set probe.layer={config.run.model.depth}"
+            f"probe.checkpoint: {source}: its encoder has no last norm, as behind fine-tuning; set "
+            f"probe.layer={config.run.model.depth}"
         )
     data = read_probe_data(config.probe)
     try:

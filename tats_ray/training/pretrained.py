@@ -122,8 +122,14 @@ def _read_huggingface(folder: Path) -> Pretrained:
 
 
 def _read_export(folder: Path) -> Pretrained:
+    weights = _read_weights(folder)
+    if not any(name.startswith((_AUTOENCODER, _CLASSIFIER)) for name in weights):
+        raise CheckpointError(
+            f"{folder}: its weights have other names, as those of --format timm; export them as "
+            "huggingface or safetensors"
+        )
     classes = read_classes(folder) if (folder / CLASSES).is_file() else []
-    return Pretrained(folder, _read_weights(folder), _model_of(folder), classes, 0)
+    return Pretrained(folder, weights, _model_of(folder), classes, 0)
 
 
 def _read_run(source: Path) -> Pretrained:
@@ -148,7 +154,12 @@ def _read_weights(folder: Path) -> State:
             "transformers, in one file"
         )
     state = read_safetensors(file.resolve())  # the hub's cache consists of links
-    return {name: value.astype(np.float32) for name, value in state.items()}
+    return {name: _float32(value) for name, value in state.items()}
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+    """Half and double precision; what is no fraction is none of a model's and stays as it is."""
+    return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
 
 
 def _model_of(run: Path) -> dict[str, Any]:

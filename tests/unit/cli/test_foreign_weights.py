@@ -75,7 +75,9 @@ def test_a_fine_tuned_encoder_is_probed_behind_a_block(synthetic, place, capsys)
     save_official(place, official_classifier()[1])
     for source, sizes in (("tuned", []), ("hf", []), ("official.pth", SIZES)):
         assert _probe(synthetic, source, *GEOMETRY, *sizes) == 1
-        assert "has no last norm; set probe.layer=2" in capsys.readouterr().err
+        assert (
+            "has no last norm, as behind fine-tuning; set probe.layer=2" in capsys.readouterr().err
+        )
         assert _probe(synthetic, source, *GEOMETRY, *sizes, "probe.layer=2") == 0
     first, *others = (_features(place / folder) for folder in ("tuned", "runs/hf", "runs/official"))
     assert first.shape == (20, 24) and all(np.array_equal(first, other) for other in others)

@@ -156,6 +156,12 @@ def test_a_damaged_configuration_is_named(copy, text):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_for_timm_is_not_read(folders, tmp_path):
+    folder = exported(folders[0] / "pretrained", tmp_path / "timm", "timm")
+    with pytest.raises(CheckpointError, match="other names, as those of --format timm; export"):
+        read_pretrained(folder)
+
+
 def test_classes_must_be_numbered(folders, tmp_path):
     shutil.copytree(folders[0] / "tuned_huggingface", tmp_path / "copy")
     file = tmp_path / "copy" / "config.json"
