@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tats_ray.config.geometry import TokenGrid
     from tats_ray.config.model import ModelSettings
+    from tats_ray.evaluation.exported_sampler import load_sampler
     from tats_ray.evaluation.trained_run import load_run
     from tats_ray.models.mae import MaskedAutoencoder
     from tats_ray.models.samplers import TrajectorySampler
 
-__all__ = ["MaskedAutoencoder", "ModelSettings", "TokenGrid", "TrajectorySampler", "load_run"]
+__all__ = [
+    "MaskedAutoencoder",
+    "ModelSettings",
+    "TokenGrid",
+    "TrajectorySampler",
+    "load_run",
+    "load_sampler",
+]
 __version__ = "0.1.0"
 
 # Imported on first use: `import tats_ray` and the commands' --help stay instant, without torch.
@@ -22,6 +30,7 @@ _PLACES = {
     "TokenGrid": "tats_ray.config.geometry",
     "TrajectorySampler": "tats_ray.models.samplers",
     "load_run": "tats_ray.evaluation.trained_run",
+    "load_sampler": "tats_ray.evaluation.exported_sampler",
 }
 
 

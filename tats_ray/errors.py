@@ -85,6 +85,10 @@ class CheckpointError(TatsRayError):
     """A checkpoint cannot be read or does not belong to this model."""
 
 
+class ExportError(SetupError):
+    """A model cannot be expressed in the format that it is to be exported in."""
+
+
 class FeatureCacheError(TatsRayError):
     """Cached features of this encoder and these videos are damaged."""
 

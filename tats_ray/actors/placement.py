@@ -147,11 +147,7 @@ def _listed(kind: Demand) -> str:
 
 def living_nodes(found: Iterable[Mapping[str, Any]]) -> list[Node]:
     """Nodes as `ray.nodes()` lists them, without those that are gone."""
-    return [
-        Node(dict(node["Resources"]), dict(node["Labels"]))
-        for node in found
-        if node["Alive"]
-    ]
+    return [Node(dict(node["Resources"]), dict(node["Labels"])) for node in found if node["Alive"]]
 
 
 def cluster_nodes() -> list[Node]:

@@ -25,6 +25,10 @@ COMMANDS = {
     "evaluate": Command("test a fine-tuned run with several views", "evaluation:evaluate_main"),
     "probe": Command("evaluate frozen features of a run", "evaluation:probe_main"),
     "compare": Command("compare masking systems at an equal budget", "evaluation:compare_main"),
+    "visualize": Command("show how runs see videos, as MP4, GIF, PNG", "visualize:visualize_main"),
+    "report": Command("write one page about a run", "report:report_main"),
+    "export": Command("write weights as other libraries read them", "export:export_main"),
+    "scale": Command("change a running run's rollout workers", "scale:scale_main"),
     "benchmark": Command("measure steps, decoding, rollouts, Ray", "benchmark:benchmark_main"),
 }
 

@@ -16,13 +16,14 @@ from tats_ray.cli.command_line import (
 from tats_ray.config import dump_config
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.config.load import load_as, read_yaml
+from tats_ray.config.foreign_weights import foreign_settings, is_foreign
+from tats_ray.config.load import apply_override, load_as, read_yaml, validate_as
 from tats_ray.config.probe import ProbeFile, load_probe_config
 from tats_ray.errors import ConfigError, RunDirectoryError
 
 _PROBE = JobHelp(
     command="probe",
-    purpose="Evaluate the frozen features of a pre-training run.",
+    purpose="Evaluate the frozen features of pre-trained weights.",
     example="tats-ray probe probe.checkpoint=runs/NAME probe.train=train.parquet "
     "probe.test=test.parquet",
     settings=ProbeFile,
@@ -50,24 +51,35 @@ def evaluate_main(arguments: list[str] | None = None) -> int:
     """Entry point of `tats-ray evaluate`; returns the exit code."""
     parser = command_parser(
         "evaluate",
-        "Evaluate a fine-tuned run on a test manifest with several views per video.",
+        "Evaluate a classifier on a test manifest with several views per video.",
         "tats-ray evaluate runs/NAME test.parquet views.temporal=2 views.spatial=3",
     )
-    parser.add_argument("run", type=Path, help="directory of a fine-tuning run")
+    parser.add_argument(
+        "run", type=Path, help="fine-tuning run, export, folder of transformers, or official file"
+    )
     parser.add_argument(
         "rest",
         nargs="*",
         metavar="MANIFEST section.key=value",
         help="test manifest (default: the run's) and changed settings, such as views.temporal=2",
     )
-    given = parser.parse_args(arguments)
-    return run_guarded(lambda: _evaluate(given.run, given.rest))
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="names of an official file's classes in its order, one per line; without it labels "
+        "must be their numbers",
+    )
+    given = parser.parse_intermixed_args(arguments)
+    return run_guarded(lambda: _evaluate(given.run, given.rest, given.classes))
 
 
-def _evaluate(run: Path, rest: list[str]) -> int:
+def _evaluate(run: Path, rest: list[str], classes: Path | None) -> int:
     given = [text for text in rest if "=" not in text]
     if len(given) > 1:
         raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
+    if is_foreign(run):
+        return _evaluate_weights(run, given, [text for text in rest if "=" in text], classes)
     if not (run / "config.yaml").is_file():
         raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
     if "masking" in read_yaml(run / "config.yaml"):
@@ -91,6 +103,27 @@ def _evaluate(run: Path, rest: list[str]) -> int:
             "the run has no data.test_manifest: pass a test manifest after the run directory"
         )
     log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0
+
+
+def _evaluate_weights(
+    source: Path, manifests: list[str], overrides: list[str], classes: Path | None
+) -> int:
+    """Weights that no run of ours here has left, or an export of one."""
+    if not manifests:
+        raise ConfigError(f"{source}: has no test manifest of its own; pass one behind it")
+    tree = foreign_settings(source.absolute(), {})
+    if "masking" in tree:  # an export of a pre-training run
+        tree = {name: tree[name] for name in ("run", "model")}  # what follows refuses it
+    for override in overrides:
+        apply_override(tree, override)
+    config = validate_as(FinetuneConfig, tree)
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.evaluate import evaluate_weights
+    from tats_ray.tracking.console import log_summary
+
+    metrics = evaluate_weights(config, source, manifests[0], classes)
+    log_summary(f"{source} on {manifests[0]}", metrics)
     return 0
 
 

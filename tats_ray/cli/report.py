@@ -1,23 +1,23 @@
-"""Command line of jobs/report.py: `RUN`."""
+"""`tats-ray report RUN`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from tats_ray.cli.command_line import run_guarded
+from tats_ray.cli.command_line import command_parser, run_guarded
 from tats_ray.config.load import read_yaml
 from tats_ray.errors import RunDirectoryError
 
 
 def report_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/report.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Write report.html into a run's directory: settings, curves, masks, costs, "
-        "faults and evaluations on one page that needs no server.",
-        epilog="Example: python jobs/report.py runs/demo",
+    """Entry point of `tats-ray report`; returns the exit code."""
+    parser = command_parser(
+        "report",
+        "Write report.html into a run's directory: settings, curves, masks, costs, faults and "
+        "evaluations on one page that needs no server.",
+        "tats-ray report runs/demo",
     )
     parser.add_argument("run", type=Path, help="directory of a run, finished or not")
     given = parser.parse_args(arguments)

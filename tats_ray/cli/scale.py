@@ -1,4 +1,4 @@
-"""Command line of jobs/scale.py: `RUN --rollout-workers N`."""
+"""`tats-ray scale RUN --rollout-workers N`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from tats_ray.cli.command_line import run_guarded
+from tats_ray.cli.command_line import command_parser, run_guarded
 from tats_ray.errors import ConfigError, one_line
 
 
 def scale_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/scale.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Change the number of rollout workers of a run that is at work.",
-        epilog="Run it on any node of the run's cluster, with the cluster's token. Example: "
-        "python jobs/scale.py runs/NAME --rollout-workers 8",
+    """Entry point of `tats-ray scale`; returns the exit code."""
+    parser = command_parser(
+        "scale",
+        "Change the number of rollout workers of a run that is at work, from any node of its "
+        "cluster.",
+        "tats-ray scale runs/NAME --rollout-workers 8",
     )
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--rollout-workers", type=int, required=True, metavar="N", help="wanted")

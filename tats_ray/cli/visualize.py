@@ -1,4 +1,4 @@
-"""Command line of jobs/visualize.py: `VIDEO [VIDEO ...] --run RUN [--run RUN ...]`."""
+"""`tats-ray visualize VIDEO [VIDEO ...] --run RUN [--run RUN ...]`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tats_ray.cli.command_line import run_guarded
+from tats_ray.cli.command_line import command_parser, run_guarded
 from tats_ray.errors import ConfigError
 
 _SECONDS = 60.0  # to look at one video before anything heavy is loaded
 
 
 def visualize_main(arguments: list[str] | None = None) -> int:
-    """Entry point of jobs/visualize.py; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Show how pre-training runs see videos: frames, the sampler's map, visible "
-        "tokens, reconstruction and error, as MP4, GIF and PNG.",
-        epilog="Example: python jobs/visualize.py video.mp4 --run runs/demo --run runs/tube",
+    """Entry point of `tats-ray visualize`; returns the exit code."""
+    parser = command_parser(
+        "visualize",
+        "Show how pre-training runs see videos: frames, the sampler's map, visible tokens, "
+        "reconstruction and error, as MP4, GIF and PNG.",
+        "tats-ray visualize video.mp4 --run runs/demo --run runs/tube",
     )
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video file")
     parser.add_argument(

@@ -36,7 +36,9 @@ class Placement(Settings):
     def resources_are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
         for name, amount in resources.items():
             if name in _COUNTED:
-                raise ValueError(f"'{name}' is no custom resource; what sets it is {_COUNTED[name]}")
+                raise ValueError(
+                    f"'{name}' is no custom resource; what sets it is {_COUNTED[name]}"
+                )
             if not name or ":" in name:
                 raise ValueError(f"'{name}' is no name of a custom resource; leave out any colon")
             if amount < _LEAST:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tats_ray.config.foreign_weights import foreign_settings, is_foreign
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.config.job import TrackedConfig
 from tats_ray.config.load import load_as, read_yaml, validate_as
@@ -19,7 +20,8 @@ from tats_ray.errors import ConfigError
 
 class ProbeSettings(Settings):
     checkpoint: str
-    """Run directory (its newest checkpoint), or one checkpoint in it."""
+    """Run directory (its newest checkpoint), one checkpoint in it, an export, a folder of the
+    transformers library, or an official file."""
     train: str
     """Manifest that the classifiers are fitted on."""
     test: str | None = None
@@ -89,6 +91,8 @@ class ProbeFile(Settings):
 
     probe: ProbeSettings
     data: ProbeDataSettings = ProbeDataSettings()
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Sizes of the model of an official file, which does not tell them."""
     cluster: dict[str, Any] = Field(default_factory=dict)
     tracking: dict[str, Any] = Field(default_factory=dict)
 
@@ -108,7 +112,7 @@ class ProbeConfig:
     Attributes:
         run: the run's configuration with the probe's data, cluster and tracking settings, and with
             `run.output_dir` where the run lies now.
-        directory: the run's, absolute.
+        directory: the run's, absolute; for weights from elsewhere `runs/<their name>`.
     """
 
     probe: ProbeSettings
@@ -142,8 +146,7 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
     Raises:
         ConfigError: one line naming the field and the remedy.
     """
-    directory = run_directory(Path(given.probe.checkpoint).absolute())
-    tree = read_yaml(directory / "config.yaml")
+    directory, tree = _described(given)
     changes = {
         "data": given.data.model_dump(exclude_none=True),
         "cluster": given.cluster,
@@ -166,6 +169,33 @@ def probe_config(given: ProbeFile) -> ProbeConfig:
     return ProbeConfig(given.probe, run, directory)
 
 
+def _described(given: ProbeFile) -> tuple[Path, dict[str, Any]]:
+    """Where results go, and the settings that the weights were trained with, as far as known."""
+    checkpoint = Path(given.probe.checkpoint).absolute()
+    if given.model and checkpoint.exists() and not checkpoint.is_file():
+        raise ConfigError(
+            f"model.{next(iter(given.model))}: {checkpoint} tells its own; model is for official "
+            "files"
+        )
+    if is_foreign(checkpoint):
+        tree = foreign_settings(checkpoint, given.model)
+        directory = Path("runs").absolute() / tree["run"]["name"]
+    else:
+        directory = run_directory(checkpoint)
+        tree = read_yaml(directory / "config.yaml")
+    return directory, tree if "masking" in tree else _of_encoder(tree)
+
+
+def _of_encoder(tree: dict[str, Any]) -> dict[str, Any]:
+    """What settings without masks, as a fine-tuning run's, tell of the encoder and its clips."""
+    names = ("run", "model", "data", "cluster", "tracking")
+    kept = {name: tree[name] for name in names if name in tree}
+    if isinstance(kept.get("data"), dict):
+        known = ProbeDataSettings.model_fields
+        kept["data"] = {k: v for k, v in kept["data"].items() if k in known}
+    return kept | {"masking": {"system": "random"}}
+
+
 def check_pool(probe: ProbeSettings, grid: TokenGrid) -> None:
     """Raises: ConfigError: there are more cells than tokens."""
     slices = grid.time - 1 if probe.change else grid.time
@@ -186,5 +216,5 @@ def run_directory(checkpoint: Path) -> Path:
             return place
     raise ConfigError(
         f"probe.checkpoint {checkpoint}: is neither a run directory (it contains no config.yaml) "
-        "nor a checkpoint in one"
+        "nor a checkpoint in one, an export, a folder of transformers, or an official file"
     )

@@ -52,8 +52,8 @@ class TrainSettings(Settings):
     skip_nonfinite: int = Field(0, ge=0)
     """Steps with NaN or infinity that are left out before the run ends."""
     initial_weights: str | None = None
-    """A run, a checkpoint of one, or an official VideoMAE or AdaMAE file to start from; empty:
-    from scratch."""
+    """A run, a checkpoint or export of one, a folder of the transformers library, or an official
+    VideoMAE, AdaMAE or TrackMAE file to start from; empty: from scratch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format; auto: bf16 where the GPU has it."""
 

@@ -13,6 +13,7 @@ from tats_ray.controller.mlflow_link import synchronise
 from tats_ray.controller.run_directory import RunDirectory
 from tats_ray.data.labelled_clips import class_index
 from tats_ray.data.manifest import read_manifest
+from tats_ray.errors import CheckpointError, ManifestError
 from tats_ray.evaluation.accuracy import Accuracy, measure_accuracy
 from tats_ray.evaluation.multi_view import TestVideo, VideoScorer, score_videos
 from tats_ray.models.numerics import default_device
@@ -22,6 +23,7 @@ from tats_ray.tracking.probe_report import save_confusion
 from tats_ray.tracking.tracker import TrackedRun
 from tats_ray.training.checkpoint import newest_checkpoint
 from tats_ray.training.classifier import read_classifier
+from tats_ray.training.pretrained import Pretrained, read_pretrained
 
 _DETAILS = ("classes", "missing", "confusion")  # of an evaluation's file, beside the metrics
 
@@ -36,19 +38,71 @@ def evaluate_run(config: FinetuneConfig, run: Path, manifest: str) -> dict[str, 
     checkpoint = newest_checkpoint(run)
     state = read_classifier(checkpoint)
     classes, weights = state.documents["classes"], state.files["classifier"]
-    if config.cluster.mode == "serial":
-        accuracy = evaluate_classifier(config, manifest, classes, weights)
-    else:
-        from tats_ray.actors.cluster import connect, native_stderr_to
-
-        connect(config)
-        with native_stderr_to(run / "ray_train" / "evaluation.log"):
-            accuracy = evaluate_classifier(config, manifest, classes, weights)
+    accuracy = _evaluate_anywhere(config, run, manifest, classes, weights)
     name, directory = Path(manifest).stem, RunDirectory(config)
     write_accuracy(run / "evaluation", name, accuracy)
     directory.update_identity(mlflow_synchronised=False)
     synchronise_evaluation(config, directory, name, state.step)
     return accuracy.metrics()
+
+
+def evaluate_weights(
+    config: FinetuneConfig, source: Path, manifest: str, classes: Path | None
+) -> dict[str, Any]:
+    """Evaluates a classifier from elsewhere and leaves the result in the `evaluation/` of
+    `<run.output_dir>/<run.name>`; returns the metrics in short.
+
+    Args:
+        classes: file with the classes' names, one per line, for weights that do not name them.
+
+    Raises:
+        CheckpointError: there is no classifier, or it is not of this configuration.
+    """
+    given = read_pretrained(source)
+    if not given.classifier:
+        raise CheckpointError(
+            f"{source}: holds no classifier; fine-tune it first (tats-ray finetune "
+            f"train.initial_weights={source}), or probe its features (tats-ray probe "
+            f"probe.checkpoint={source})"
+        )
+    names = given.classes or _classes(given, classes)
+    folder = config.output_dir / config.run.name
+    try:
+        accuracy = _evaluate_anywhere(config, folder, manifest, names, given.classifier)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    write_accuracy(folder / "evaluation", Path(manifest).stem, accuracy)
+    return accuracy.metrics()
+
+
+def _classes(given: Pretrained, file: Path | None) -> list[str]:
+    """Names of an official classifier's classes: those of a file, or their numbers."""
+    bias = given.classifier.get("head.bias")
+    count = 0 if bias is None else len(bias)
+    if file is None:
+        return [str(number) for number in range(count)]
+    try:
+        names = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{file}: cannot be read ({error})") from None
+    if len(names) != count or len(set(names)) != count:
+        raise ManifestError(
+            f"{file}: must name the {count} classes of {given.origin}, one per line"
+        )
+    return names
+
+
+def _evaluate_anywhere(
+    config: FinetuneConfig, folder: Path, manifest: str, classes: list[str], weights: State
+) -> Accuracy:
+    """As `evaluate_classifier`, on a cluster that is connected to first where one is asked for."""
+    if config.cluster.mode == "serial":
+        return evaluate_classifier(config, manifest, classes, weights)
+    from tats_ray.actors.cluster import connect, native_stderr_to
+
+    connect(config)
+    with native_stderr_to(folder / "ray_train" / "evaluation.log"):
+        return evaluate_classifier(config, manifest, classes, weights)
 
 
 def synchronise_evaluation(

@@ -1,4 +1,4 @@
-"""Frozen-feature evaluation of a pre-training run: features, classifiers, report."""
+"""Frozen-feature evaluation of pre-trained weights: features, classifiers, report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tats_ray.storage import writing
 from tats_ray.tracking.console import log
 from tats_ray.tracking.mlflow_run import MLflowRun
 from tats_ray.tracking.probe_report import log_probe, save_confusion
-from tats_ray.training.checkpoint import newest_checkpoint, read_autoencoder, read_progress
+from tats_ray.training.pretrained import read_pretrained
 
 _TASKS_PER_GPU = 8  # each holds a model and a CUDA context of its own
 
@@ -54,14 +54,19 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     """Extracts what is not cached, fits and scores the classifiers; writes the report and returns
     it, as `probe.json` has it."""
     torch.set_num_threads(config.run.cluster.threads)
-    checkpoint = newest_checkpoint(Path(config.probe.checkpoint).absolute())
-    step = read_progress(checkpoint).step
+    source = Path(config.probe.checkpoint).absolute()
+    given = read_pretrained(source)
+    normalized = any(name.startswith("encoder.norm.") for name in given.encoder)
+    if config.probe.layer is None and not normalized:
+        raise CheckpointError(
+            f"probe.checkpoint: {source}: its encoder has no last norm, as behind fine-tuning; set "
+            f"probe.layer={config.run.model.depth}"
+        )
     data = read_probe_data(config.probe)
-    weights = read_autoencoder(checkpoint)
     try:
-        found = [_features(config, weights, name, table) for name, table in data.manifests]
+        found = [_features(config, given.encoder, name, table) for name, table in data.manifests]
     except CheckpointError as error:
-        raise CheckpointError(f"probe.checkpoint: {checkpoint}: {error}") from None
+        raise CheckpointError(f"probe.checkpoint: {given.origin}: {error}") from None
     missing = {path: reason for part in found for path, reason in part.missing.items()}
     paths = [path for _, table in data.manifests for path in table["path"].to_pylist()]
     videos = LabelledVideos(
@@ -72,8 +77,8 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         readable=np.array([path not in missing for path in paths]),
     )
     report = {
-        "checkpoint": str(checkpoint),
-        "step": step,
+        "checkpoint": str(given.origin),
+        "step": given.step,
         "settings": config.probe.model_dump(),
         "videos": {name: table.num_rows for name, table in data.manifests},
         "missing_videos": len(missing),
@@ -125,7 +130,7 @@ def _features(config: ProbeConfig, weights: State, name: str, manifest: pa.Table
     )
     folder, key = config.directory / "features", feature_key(plan)
     with writing(folder):  # before hours of work go into what belongs there
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     found = read_features(folder, key, manifest.num_rows)
     if found is None:
         log(f"{name}: extracting features of {manifest.num_rows} videos")

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from tats_ray.config import TokenGrid
 from tats_ray.config.data import AugmentSettings, DataSettings
@@ -42,7 +42,7 @@ class ExtractionPlan:
     data: DataSettings
     model: ModelSettings
     grid: TokenGrid
-    weights: State  # of the autoencoder
+    weights: State  # of the autoencoder; what is not the encoder is left alone
     views: int  # clips per video
     layer: int | None  # block whose output is taken; None: the last one's, normalised
     pool: Sequence[int]  # as `pool_tokens`
@@ -88,7 +88,13 @@ class FrozenEncoder:
         self._plan = plan
         self._device = device
         mae = build_mae(plan.model, plan.grid, seed=0).eval()
-        load_model_state(mae, plan.weights)
+        parts = nn.ModuleDict({"patch_embedding": mae.patch_embedding, "encoder": mae.encoder})
+        if plan.layer is not None:  # then nothing reads the last norm, which classifiers lack
+            del mae.encoder.norm
+        read = tuple(f"{name}." for name in parts)
+        unread = () if plan.layer is None else ("encoder.norm.",)
+        weights = {k: v for k, v in plan.weights.items() if k.startswith(read)}
+        load_model_state(parts, {k: v for k, v in weights.items() if not k.startswith(unread)})
         self._mae = mae.to(device)
 
     @torch.inference_mode()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tats_ray.config import Config
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import (
+    RolloutSystem,
     SamplerView,
     StepSystem,
     draw_evenly,
@@ -20,10 +21,9 @@ from tats_ray.masking.selection import (
 )
 from tats_ray.models.mae import MaskedAutoencoder, build_mae, target_index
 from tats_ray.models.samplers import Sampler
-from tats_ray.models.state import load_model_state
+from tats_ray.models.state import State, load_model_state
 from tats_ray.models.tokens import gather_tokens, scatter_tokens, target_scale, unpatchify
 from tats_ray.training.checkpoint import AVERAGE, RunState
-from tats_ray.training.pretraining_model import build_policy
 
 _HELD_OUT = 1 << 40  # clip indices that no training clip reaches
 _BATCH = 16
@@ -63,7 +63,7 @@ class Inspector:
         Args:
             first: place of the first clip among all held-out ones.
         """
-        noise = _noise(self.config, first, len(clips))
+        noise = held_out_noise(self.config, first, len(clips))
         system, sampler = self.config.masking_system, self.sampler
         if system.reads not in ("tokens", "pixels"):
             view = None if system.reads == "nothing" else clips.motion
@@ -116,30 +116,46 @@ class Inspector:
         return clips.enrichment(torch.cat(drawn))
 
 
+def learned_sampler(config: Config, *, critic: bool) -> nn.Module:
+    """A sampler of the run's system with fresh weights, in evaluation mode.
+
+    Args:
+        critic: whether it has one, where rollouts train it.
+    """
+    system, width = config.masking_system, config.sampler_input_width
+    if config.learns_by_rollouts:
+        return cast(RolloutSystem, system).build_sampler(width, critic).eval()
+    return cast(StepSystem, system).build_sampler(width).eval()
+
+
+def learned_weights(state: RunState) -> State:
+    """Weights of the sampler that a run has learned; empty where it learns none."""
+    if state.policy is not None:
+        return state.policy.sampler
+    prefix = "sampler."
+    auxiliary = state.trainer.files.get("auxiliary", {})
+    return {k.removeprefix(prefix): v for k, v in auxiliary.items() if k.startswith(prefix)}
+
+
 def _sampler(config: Config, state: RunState) -> Sampler | None:
     """The learned policy of the run, if it has one."""
-    if state.policy is not None:
-        sampler = build_policy(config).eval()
-        load_model_state(sampler, state.policy.sampler)
-        return sampler
-    if not config.learns_in_step:
+    if state.policy is None and not config.learns_in_step:
         return None
-    system = cast(StepSystem, config.masking_system)
-    joint = system.build_sampler(config.sampler_input_width).eval()
-    weights = {
-        name.removeprefix("sampler."): value
-        for name, value in state.trainer.files["auxiliary"].items()
-        if name.startswith("sampler.")
-    }
-    load_model_state(joint, weights)
-    return cast(Sampler, joint)
+    sampler = learned_sampler(config, critic=config.rl.baseline == "critic")
+    load_model_state(sampler, learned_weights(state))
+    return cast(Sampler, sampler)
 
 
 def random_enrichment(config: Config, clips: HeldOut) -> Enrichment | None:
     """The same for random masks: 1.0 up to chance."""
-    return clips.enrichment(draw_evenly(_noise(config, 0, len(clips)), config.visible))
+    return clips.enrichment(draw_evenly(held_out_noise(config, 0, len(clips)), config.visible))
 
 
-def _noise(config: Config, first: int, rows: int) -> Tensor:
+def held_out_noise(config: Config, first: int, rows: int) -> Tensor:
+    """Gumbel noise of draws that no training clip sees, float32 [rows, N].
+
+    Args:
+        first: place of the first clip among all held-out ones.
+    """
     seed, tokens = config.run.seed, config.grid.tokens
     return torch.from_numpy(gumbel_rows(seed, Stream.MASK, _HELD_OUT + first, rows, tokens))

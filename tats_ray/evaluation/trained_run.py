@@ -8,26 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from tats_ray.config import Config, TokenGrid
 from tats_ray.config.load import read_yaml, validate_as
 from tats_ray.data.decoder_process import DecoderProcess
 from tats_ray.data.sampling import successive_windows
+from tats_ray.evaluation.exported_sampler import Mask, decode_middle, mask_of
 from tats_ray.evaluation.held_out import decode_middles
 from tats_ray.evaluation.inspection import Inspection, Inspector
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.samplers import Sampler
 from tats_ray.training.checkpoint import RunState, newest_checkpoint, read_state
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Which tokens of a clip stay visible; they are numbered slice by slice, row by row."""
-
-    tokens: Tensor  # int64 [k], ascending
-    places: Tensor  # int64 [k, 3], time slice, row and column of each on the run's `grid`
 
 
 @dataclass(frozen=True)
@@ -82,12 +72,8 @@ class TrainedRun:
         Raises:
             VideoDecodeError: the video cannot be decoded.
         """
-        with closing(DecoderProcess()) as decoder:
-            clip = decode_middles(self.settings, [self._row(video, decoder)], decoder)
-        visible, _ = self._inspector.select(clip, draw)
-        tokens = visible[0].sort().values
-        shape = (self.grid.time, self.grid.rows, self.grid.columns)
-        return Mask(tokens, torch.stack(torch.unravel_index(tokens, shape), dim=1))
+        visible, _ = self._inspector.select(decode_middle(self.settings, video), draw)
+        return mask_of(visible[0], self.grid)
 
     def inspect_video(self, video: str | Path) -> Iterator[VideoWindow]:
         """Masks and reconstructs a whole video, in its middle square, window by window; each window

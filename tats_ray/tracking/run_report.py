@@ -238,7 +238,7 @@ def _evaluation(run: RunFiles) -> list[Html]:
         rows.append([f"test on {name}", "fine-tuned", "-", *_accuracies(content)])
         pictures.append(run.path / "evaluation" / f"{name}.png")
     if not rows:
-        return [paragraph("None yet: jobs/probe.py and jobs/finetune.py evaluate the features.")]
+        return [paragraph("None yet: tats-ray probe and tats-ray finetune evaluate the features.")]
     found = [file for file in pictures if file.is_file()]
     shown = join(embedded(file, f"Confusion: {file.parent.name}, {file.stem}") for file in found)
     return [

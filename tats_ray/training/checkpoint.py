@@ -230,12 +230,16 @@ def read_state(path: Path) -> RunState:
 
 
 def read_tensors(path: Path, name: str) -> State:
-    """One safetensors file of a checkpoint.
+    """One safetensors file of a checkpoint, as `read_safetensors`."""
+    return read_safetensors(path / f"{name}.safetensors")
+
+
+def read_safetensors(file: Path) -> State:
+    """Finite tensors of a file.
 
     Raises:
         CheckpointError: names the file and the fault.
     """
-    file = path / f"{name}.safetensors"
     _check_file(file, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # this machine's
     try:
         tensors = load_file(file)

@@ -12,15 +12,15 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.data.clips import Clips
 from tats_ray.data.labelled_clips import ClipLabels
 from tats_ray.data.randomness import Stream, torch_seed
-from tats_ray.errors import CheckpointError
 from tats_ray.models.classifier import VideoClassifier, build_layered_adamw
 from tats_ray.models.initialization import seeded
 from tats_ray.models.numerics import ALONE, Ranks, autocast, spread
 from tats_ray.models.optimizer import GuardedOptimizer, learning_rate
 from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.training.checkpoint import read_document, read_progress, read_tensors
+from tats_ray.training.checkpoint import read_progress, read_tensors
 from tats_ray.training.finetune_inputs import mix, training_pixels
 from tats_ray.training.initial_weights import load_initial_encoder
+from tats_ray.training.pretrained import read_classes
 from tats_ray.training.reports import StepReport, TrainerState
 from tats_ray.training.trainer import (
     Masks,
@@ -128,9 +128,6 @@ def read_classifier(path: Path) -> TrainerState:
     Raises:
         CheckpointError: names the file and the fault.
     """
-    file = path / "classes.json"
-    classes = read_document(file)
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise CheckpointError(f"{file}: is not a list of class names")
+    classes = read_classes(path)
     files = {name: read_tensors(path, name) for name in ("classifier", "classifier_optimizer")}
     return TrainerState(read_progress(path).step, files, {"classes": classes})

@@ -1,4 +1,4 @@
-"""What training starts from (`train.initial_weights`): an official file, or a run of ours."""
+"""What training starts from (`train.initial_weights`): weights as `read_pretrained` knows them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
-from tats_ray.config.load import flatten, read_yaml
+from tats_ray.config.foreign_weights import is_foreign
+from tats_ray.config.load import flatten
 from tats_ray.config.model import ModelSettings
 from tats_ray.errors import CheckpointError
 from tats_ray.models.classifier import VideoClassifier
-from tats_ray.models.official import read_official
 from tats_ray.models.samplers import TrajectorySampler
 from tats_ray.models.state import State, load_model_state, model_state
-from tats_ray.training.checkpoint import newest_checkpoint, read_autoencoder, read_optional_tensors
+from tats_ray.training.checkpoint import newest_checkpoint, read_optional_tensors
+from tats_ray.training.pretrained import Pretrained, below, read_pretrained
 from tats_ray.training.pretraining_model import PretrainingModel
 
 _FIELD = "train.initial_weights"
@@ -33,18 +34,26 @@ def load_initial_weights(model: PretrainingModel, settings: ModelSettings, sourc
     the same shape, and stay as they are otherwise.
 
     Args:
-        source: a run (its newest checkpoint), a checkpoint of one, or an official file.
+        source: a run (its newest checkpoint), a checkpoint or export of one, a folder of the
+            transformers library, or an official file.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is of another autoencoder; names the setting
             or the weight. Nothing in the file is executed.
     """
-    mae, others = _read(source, settings, (*_ENCODER, *_DECODER))
+    with _naming(_FIELD):
+        given = read_pretrained(Path(source))
+        if given.classifier:
+            raise CheckpointError(
+                f"{source}: is a fine-tuned classifier, which has no decoder to pre-train further; "
+                "start from pre-trained weights"
+            )
+        _check_architecture(given, settings, (*_ENCODER, *_DECODER))
     with _naming(f"{_FIELD}: {source}", "model.size, model.decoder, model.target.frames"):
-        load_model_state(model.mae, mae)
+        load_model_state(model.mae, given.autoencoder)
     for name, part in model.named_children():
         if part is not model.mae:
-            _load_if_it_fits(part, _below(f"{name}.", others))
+            _load_if_it_fits(part, below(f"{name}.", given.weights))
 
 
 def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
@@ -53,7 +62,7 @@ def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
     Raises:
         CheckpointError: names the file and the fault.
     """
-    if Path(source).is_dir():
+    if Path(source).is_dir() and not is_foreign(Path(source)):
         with _naming(_FIELD):
             given = read_optional_tensors(newest_checkpoint(Path(source)), "sampler")
         _load_if_it_fits(sampler, given)
@@ -62,11 +71,13 @@ def load_initial_policy(sampler: TrajectorySampler, source: str) -> None:
 def load_initial_encoder(model: VideoClassifier, settings: ModelSettings, source: str) -> None:
     """Starts a classifier from a pre-trained encoder; the head stays as it is. Arguments and errors
     as `load_initial_weights`."""
-    given, _ = _read(source, settings, _ENCODER)
+    with _naming(_FIELD):
+        given = read_pretrained(Path(source))
+        _check_architecture(given, settings, _ENCODER)
     ours = tuple(_PREFIXES.values())
     weights = {k: v for k, v in model_state(model).items() if not k.startswith(ours)}  # the head's
     for theirs, prefix in _PREFIXES.items():
-        weights |= {prefix + name: value for name, value in _below(theirs, given).items()}
+        weights |= {prefix + name: value for name, value in below(theirs, given.encoder).items()}
     with _naming(f"{_FIELD}: {source}", "model.size"):
         load_model_state(model, weights)
 
@@ -81,39 +92,18 @@ def _naming(before: str, settings: str = "") -> Iterator[None]:
         raise CheckpointError(f"{before}: {error}{behind}") from None
 
 
-def _below(prefix: str, weights: State) -> State:
-    """The weights whose names begin with the prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-
-
-def _read(source: str, settings: ModelSettings, compared: tuple[str, ...]) -> tuple[State, State]:
-    """Weights of the autoencoder, and of what was trained in the same step, by their names in
-    `PretrainingModel`."""
-    with _naming(_FIELD):
-        if Path(source).is_file():
-            official = read_official(Path(source)).items()
-            weights = {name: value.numpy() for name, value in official}
-            return _below("mae.", weights), weights
-        if not Path(source).exists():
-            raise CheckpointError(f"{source}: cannot be read (there is no such file or run)")
-        step = newest_checkpoint(Path(source))
-        _check_architecture(step.parent.parent / "config.yaml", settings, compared)
-        return read_autoencoder(step), read_optional_tensors(step, "auxiliary")
-
-
-def _check_architecture(file: Path, settings: ModelSettings, compared: tuple[str, ...]) -> None:
+def _check_architecture(
+    given: Pretrained, settings: ModelSettings, compared: tuple[str, ...]
+) -> None:
     """Compares what weights do not tell, such as the number of heads."""
-    if not file.is_file():
+    if not given.model:
         return
-    pretrained = read_yaml(file).get("model", {})
-    if not isinstance(pretrained, dict):
-        raise CheckpointError(f"{file}: 'model' is not a section of settings")
-    stored, asked = flatten(pretrained), flatten(settings.model_dump())
+    stored, asked = flatten(given.model), flatten(settings.model_dump())
     for name in compared:
         value = stored.get(name, asked[name])
         if value != asked[name]:
             raise CheckpointError(
-                f"{file.parent} was pre-trained with model.{name}={value}, not {asked[name]}; "
+                f"{given.origin} was pre-trained with model.{name}={value}, not {asked[name]}; "
                 f"set model.{name}={value}"
             )
 

@@ -188,9 +188,24 @@ def test_a_run_goes_on_from_the_checkpoint_before(run, step, synthetic):
     assert (summary["resumed_from"], summary["steps"]) == (2, 12)
 
 
+def _damage_encoder(step, damage):
+    """Some faults hit the decoder first, which evaluation and fine-tuning leave out."""
+    damage(step / "mae.safetensors")
+    if damage in (integers, lacking, foreign, reshape):
+        tensors = load_file(step / "mae.safetensors")
+        name = "encoder.blocks.0.attn.qkv.weight"
+        if damage is reshape:
+            tensors[name] = tensors[name][:, :-1].copy()
+        elif damage is integers:
+            tensors[name] = tensors[name].astype(np.int32)
+        else:
+            del tensors[name]
+        save_file(tensors, step / "mae.safetensors")
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_probe_names_its_checkpoint(run, step, synthetic, damage, capsys):
-    damage(step / "mae.safetensors")
+    _damage_encoder(step, damage)
     code = probe_main(
         [f"probe.checkpoint={run}", f"probe.train={synthetic.train}", QUIET,
          f"probe.test={synthetic.held_out}"]
@@ -205,18 +220,7 @@ def test_the_probe_names_its_checkpoint(run, step, synthetic, damage, capsys):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_fine_tuning_names_its_checkpoint(run, step, synthetic, damage, capsys):
-    """`integers` are in the decoder here, which fine-tuning leaves out."""
-    damage(step / "mae.safetensors")
-    if damage in (integers, lacking, foreign, reshape):
-        tensors = load_file(step / "mae.safetensors")
-        name = "encoder.blocks.0.attn.qkv.weight"
-        if damage is reshape:
-            tensors[name] = tensors[name][:, :-1].copy()
-        elif damage is integers:
-            tensors[name] = tensors[name].astype(np.int32)
-        else:
-            del tensors[name]
-        save_file(tensors, step / "mae.safetensors")
+    _damage_encoder(step, damage)
     code = finetune_main(
         [*TINY_FINETUNE, f"train.initial_weights={run}", f"data.manifest={synthetic.train}",
          f"run.output_dir={run.parent}", "run.name=tuned"]

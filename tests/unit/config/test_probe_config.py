@@ -61,7 +61,7 @@ def test_a_file_and_overrides(run, tmp_path):
     [
         ("probe.view=2", "probe.view: unknown key; did you mean probe.views?"),
         ("data.manifest=x", "data.manifest: unknown key; known here: frames, stride"),
-        ("model.depth=3", "model: unknown key"),
+        ("model.depth=3", "tells its own; model is for official files"),
         ("cluster.thread=2", "cluster.thread: unknown key; did you mean cluster.threads?"),
         ("data.frames=3", "data.frames 3 is not divisible by model.tubelet 2"),
         ("data.stride=0", "data.stride: input should be greater than or equal to 1, got 0"),
