@@ -1,5 +1,6 @@
-"""Command lines of jobs/evaluate.py (`RUN [MANIFEST] section.key=value ...`), jobs/probe.py and
-jobs/compare.py (`--config FILE section.key=value ... [--dry-run]`)."""
+"""Command lines of jobs/evaluate.py (`RUN [MANIFEST] section.key=value ...`), jobs/enrichment.py
+(`RUN MANIFEST section.key=value ...`), jobs/probe.py and jobs/compare.py (`--config FILE
+section.key=value ... [--dry-run]`)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tats_ray.cli.command_line import job_parser, run_guarded, use_threads
-from tats_ray.config import dump_config
+from tats_ray.config import Config, dump_config
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import load_as, read_yaml
@@ -36,8 +37,7 @@ def _evaluate(run: Path, rest: list[str]) -> int:
     given = [text for text in rest if "=" not in text]
     if len(given) > 1:
         raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
-    if not (run / "config.yaml").is_file():
-        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
+    _check_run(run)
     if "masking" in read_yaml(run / "config.yaml"):
         raise RunDirectoryError(
             f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
@@ -59,6 +59,40 @@ def _evaluate(run: Path, rest: list[str]) -> int:
             "the run has no data.test_manifest: pass a test manifest after the run directory"
         )
     log_summary(f"{run} on {manifest}", evaluate_run(config, run, manifest))
+    return 0
+
+
+def _check_run(run: Path) -> None:
+    if not (run / "config.yaml").is_file():
+        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
+
+
+def enrichment_main(arguments: list[str] | None = None) -> int:
+    """Entry point of jobs/enrichment.py; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Measure how much more often than chance a pre-training run shows what moves."
+    )
+    parser.add_argument("run", type=Path, help="directory of a pre-training run")
+    parser.add_argument("manifest", help="videos with masks of moving objects")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="changed settings, such as data.stride=1",
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _enrichment(given.run, given.manifest, given.overrides))
+
+
+def _enrichment(run: Path, manifest: str, overrides: list[str]) -> int:
+    _check_run(run)
+    if "masking" not in read_yaml(run / "config.yaml"):
+        raise RunDirectoryError(f"{run}: is a fine-tuning run, which draws no masks")
+    config = load_as(Config, run / "config.yaml", overrides)
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.enrichment import measure_enrichment
+
+    measure_enrichment(config, run.absolute(), manifest)
     return 0
 
 

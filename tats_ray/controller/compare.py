@@ -157,6 +157,7 @@ def _log_result(result: TrialResult, metric: str, done: int, count: int) -> None
     shown = [f"{metric} {result.metrics[metric]:.3f}"]
     if "moving" in result.metrics:
         shown.append(f"moving {result.metrics['moving']:.2f}")
+    if "static" in result.metrics:
         shown.append(f"static {result.metrics['static']:.2f}")
     name = Trial(result.arm, result.ratio, result.seed).name
     log(f"{done}/{count}  {name}  loss {result.metrics['loss']:.4f}  {'  '.join(shown)}")

@@ -140,6 +140,8 @@ def _enrichment(summary: dict[str, Any]) -> dict[str, float]:
     moving, static = summary["motion_enrichment"], summary["static_enrichment"]
     if moving is None:
         return {}
+    if static is None:  # of real videos
+        return {"moving": moving}
     return {"moving": moving, "static": static, "enrichment_ratio": moving / static}
 
 

@@ -22,10 +22,10 @@ from tats_ray.config import Config
 from tats_ray.config.data import AugmentSettings
 from tats_ray.data.augment import augment_clips, crop_boxes, crop_motion, crop_resize
 from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.ground_truth import GroundTruth, load_ground_truth
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.sampling import frame_indices
 from tats_ray.data.stage import clip_request, motion_request
-from tats_ray.data.synthetic.generate import load_ground_truth
 from tats_ray.errors import VideoDecodeError
 
 MIDDLE = 0.5  # start of the window: the middle of the video
@@ -34,19 +34,20 @@ _PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Clips in model geometry and, for synthetic ones, each token's cover."""
+    """Clips in model geometry and, where it is known what moves, where that is."""
 
     pixels: Tensor  # float32 [B, 3, T, size, size] in [0, 1]
     motion: Tensor | None  # float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`
     moving: Tensor | None  # float32 [B, N], share of each token inside moving objects
     static: Tensor | None  # float32 [B, N], share of each token inside static distractors
+    objects: Tensor | None = None  # bool [B, T, size, size], pixels of moving objects
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def rows(self, start: int, stop: int) -> HeldOut:
         """A contiguous part."""
-        optional = (self.motion, self.moving, self.static)
+        optional = (self.motion, self.moving, self.static, self.objects)
         return HeldOut(
             self.pixels[start:stop],
             *(None if value is None else value[start:stop] for value in optional),
@@ -61,7 +62,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Enrichment:
-    """Pooled over clips; nan where no clip has such an object."""
+    """Pooled over clips; nan where no clip has such an object. Real masks know no static ones."""
 
     moving: float
     static: float
@@ -97,25 +98,29 @@ def decode_middles(
     boxes = torch.from_numpy(crop_boxes(_PLAIN, aspects, seed=0, first=0))
     frames = torch.from_numpy(np.concatenate([clips.frames for clips in decoded]))
     pixels = augment_clips(frames, boxes, config.data.size)
-    motion = moving = static = None
+    motion = moving = static = objects = None
     fields = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
     if fields:
         motion = crop_motion(torch.cat(fields), boxes, config.motion_points, config.data.size)
-    if all(row["ground_truth"] is not None for row in kept):
-        covers = [_covers(config, row, box) for row, box in zip(kept, boxes, strict=True)]
-        moving, static = (torch.cat(part) for part in zip(*covers, strict=True))
-    return HeldOut(pixels, motion, moving, static)
+    truths = [load_ground_truth(row) for row in kept]
+    known = [truth for truth in truths if truth is not None]
+    if len(known) == len(kept):
+        shown = [_shown(config, *part) for part in zip(kept, known, boxes, strict=True)]
+        inside, still = (torch.cat(part) for part in zip(*shown, strict=True))
+        moving, static = (token_cover(part, *config.model.tubelet, config.model.patch) for part in (inside, still))
+        objects = inside > 0.5
+    return HeldOut(pixels, motion, moving, static, objects)
 
 
-def _covers(config: Config, row: Mapping[str, Any], box: Tensor) -> list[Tensor]:
-    """Token covers [1, N] of moving and static objects at the decoded frames."""
+def _shown(
+    config: Config, row: Mapping[str, Any], truth: GroundTruth, box: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far each pixel of the clip lies inside moving and static objects, float32
+    [1, T, size, size]."""
     indices = frame_indices(row["frames"], config.data.frames, config.data.stride, MIDDLE)
-    covers = []
-    for mask in load_ground_truth(row["ground_truth"]):
-        maps = torch.from_numpy(mask[indices]).float()[None]
-        shown = crop_resize(maps, box[None], config.data.size)
-        covers.append(token_cover(shown, config.model.tubelet, config.model.patch))
-    return covers
+    maps = [torch.from_numpy(mask[indices]).float()[None] for mask in truth]
+    moving, static = (crop_resize(part, box[None], config.data.size) for part in maps)
+    return moving, static
 
 
 def token_cover(mask: Tensor, tubelet: int, patch: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
+from tats_ray.config.masking import MOTION_READS
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import (
@@ -42,6 +43,7 @@ class Inspection:
     speed: Tensor | None  # float32 [B, N], pixels per token, where the masker or a target reads it
     reconstruction: Tensor | None  # float32 [B, 3, T, S, S]; visible tokens show the clip itself
     error: Tensor | None  # float32 [B, N], of the masked tokens; 0 at visible ones
+    objects: Tensor | None = None  # bool [B, T, S, S], pixels of objects that move, where known
 
 
 class Inspector:
@@ -63,9 +65,10 @@ class Inspector:
         """
         noise = _noise(self.config, first, len(clips))
         system, sampler = self.config.masking_system, self.sampler
-        if system.reads not in ("tokens", "pixels"):
-            view = None if system.reads == "nothing" else clips.motion
-            return select_visible(system, noise, view, sampler), None
+        if system.reads == "nothing":
+            return select_visible(system, noise, None, sampler), None
+        if system.reads in MOTION_READS:
+            return select_visible(system, noise, clips.motion, sampler), None
         patches = self.mae.patches(clips.pixels)
         view = SamplerView.of(self.config)(patches, self.mae.patch_embedding)
         visible = select_visible(system, noise, view, sampler)
@@ -80,7 +83,9 @@ class Inspector:
         reconstruction = error = None
         if self.config.model.target.weight:
             reconstruction, error = self._reconstruct(patches, visible)
-        return Inspection(clips.pixels, visible, log_probs, speed, reconstruction, error)
+        return Inspection(
+            clips.pixels, visible, log_probs, speed, reconstruction, error, clips.objects
+        )
 
     def _reconstruct(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, T, S, S] and the error of each token [B, N]."""

@@ -62,7 +62,7 @@ class TrainedRun:
         data, path = self.settings.data, str(Path(video).absolute())
         with closing(DecoderProcess()) as decoder:
             info = decoder.probe(path, data.decode_seconds)
-            row = {"path": path, "ground_truth": None, **asdict(info)}
+            row = {"path": path, "ground_truth": None, "mask": None, **asdict(info)}
             clip = decode_middles(self.settings, [row], decoder)
         visible, _ = self._inspector.select(clip, draw)
         tokens = visible[0].sort().values

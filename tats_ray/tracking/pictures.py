@@ -1,4 +1,5 @@
-"""One picture per clip: frames, the sampler's map, visible tokens, reconstruction, errors."""
+"""One picture per clip: frames with the outline of what moves where that is known, the sampler's
+map, visible tokens, reconstruction, errors."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from tats_ray.config.geometry import TokenGrid
 from tats_ray.evaluation.inspection import Inspection
@@ -33,7 +35,10 @@ def save_pictures(inspection: Inspection, grid: TokenGrid, folder: Path, step: i
 
 def _rows(inspection: Inspection, grid: TokenGrid, clip: int) -> list[tuple[str, np.ndarray, str]]:
     """Label, images [time, ...] and colour map of each row of the picture."""
-    frames = _slices(inspection.pixels[clip], grid)
+    pixels = inspection.pixels[clip]
+    if inspection.objects is not None:
+        pixels = outlined(pixels, inspection.objects[clip])
+    frames = _slices(pixels, grid)
     mask = torch.zeros(grid.tokens)
     mask[inspection.visible[clip]] = 1.0
     size = frames.shape[1]
@@ -68,6 +73,14 @@ def _draw(rows: list[tuple[str, np.ndarray, str]], file: Path, step: int) -> Non
                 bar = figure.colorbar(shown, ax=list(line), fraction=0.012, pad=0.01)
                 bar.ax.tick_params(labelsize=6)
         figure.suptitle(f"step {step}", fontsize=9)
+
+
+def outlined(pixels: Tensor, objects: Tensor) -> Tensor:
+    """Draws the innermost pixels of objects green: float [3, T, S, S] and bool [T, S, S]."""
+    outside = (~objects).float()[:, None]
+    edge = objects & (max_pool2d(outside, 3, stride=1, padding=1)[:, 0] > 0)
+    green = torch.tensor([0.0, 1.0, 0.0])[:, None, None, None]
+    return torch.where(edge, green, pixels)
 
 
 @contextmanager
