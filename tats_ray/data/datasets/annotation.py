@@ -20,13 +20,20 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A video to look at; `origin` is where it is named, for messages; `mask` is the file of its
-    moving objects, if any."""
+    """A video to look at, and what its list says of it.
+
+    Attributes:
+        origin: where it is named, for messages.
+        mask: file of its moving objects.
+        fold, group: where it belongs in a probe.
+    """
 
     path: Path
     label: str | None
     origin: str
     mask: Path | None = None
+    fold: str | None = None
+    group: str | None = None
 
 
 def read_annotation(file: Path) -> str:

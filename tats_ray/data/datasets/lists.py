@@ -49,8 +49,8 @@ def list_entries(file: Path) -> list[Entry]:
 
     A path is relative to the list file. Where a line has neither tab nor comma, the label is what
     follows the last space, so that paths may hold spaces as long as every line has a label. Where
-    the first line names columns, separated by tab or comma, those called `path`, `label` and `mask`
-    are read.
+    the first line names columns, separated by tab or comma, those called `path`, `label`, `mask`,
+    `fold` and `group` are read.
 
     Raises:
         ManifestError: file and line.
@@ -72,13 +72,9 @@ def list_entries(file: Path) -> list[Entry]:
 
 def _named_entry(origin: str, line: str, columns: list[str], mark: str, file: Path) -> Entry:
     row = named_fields(origin, line, columns, mark)
-    mask = row.get("mask")
-    return Entry(
-        _video_path(origin, file.parent, row["path"]),
-        row.get("label") or None,
-        origin,
-        file.parent / mask if mask else None,
-    )
+    label, mask, fold, group = (row.get(name) or None for name in ("label", "mask", "fold", "group"))
+    path = _video_path(origin, file.parent, row["path"])
+    return Entry(path, label, origin, file.parent / mask if mask else None, fold, group)
 
 
 def videomae_entries(file: Path, videos: Path) -> list[Entry]:
