@@ -38,7 +38,7 @@ class CompareSettings(Settings):
     """Seeds."""
     references: list[str] = Field(min_length=1)
     """Arms that every arm is compared with, seed by seed."""
-    seed_offsets: dict[str, int] = Field(default_factory=dict)
+    seed_offsets: dict[str, int] = Field({})
     """Arm -> number added to its seeds. A reference under a second name, with other seeds, shows how
     far equal runs differ."""
     budget: Literal["clips", "seconds", "flops"] = "clips"
