@@ -107,7 +107,8 @@ def decode_middles(
     if len(known) == len(kept):
         shown = [_shown(config, *part) for part in zip(kept, known, boxes, strict=True)]
         inside, still = (torch.cat(part) for part in zip(*shown, strict=True))
-        moving, static = (token_cover(part, *config.model.tubelet, config.model.patch) for part in (inside, still))
+        tubelet, patch = config.model.tubelet, config.model.patch
+        moving, static = (token_cover(part, tubelet, patch) for part in (inside, still))
         objects = inside > 0.5
     return HeldOut(pixels, motion, moving, static, objects)
 
