@@ -1,4 +1,4 @@
-"""Changes how many rollout workers a run at work has: python jobs/scale.py RUN --rollout-workers N"""
+"""Changes how many rollout workers a run has: python jobs/scale.py RUN --rollout-workers N"""
 
 import sys
 

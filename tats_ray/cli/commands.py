@@ -23,6 +23,7 @@ COMMANDS = {
     "pretrain": Command("pre-train a masked video autoencoder", "train:pretrain_main"),
     "finetune": Command("fine-tune an encoder on labelled videos", "train:finetune_main"),
     "evaluate": Command("test a fine-tuned run with several views", "evaluation:evaluate_main"),
+    "enrichment": Command("measure how often masks show what moves", "evaluation:enrichment_main"),
     "probe": Command("evaluate frozen features of a run", "evaluation:probe_main"),
     "compare": Command("compare masking systems at an equal budget", "evaluation:compare_main"),
     "visualize": Command("show how runs see videos, as MP4, GIF, PNG", "visualize:visualize_main"),

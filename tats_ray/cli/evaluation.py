@@ -1,4 +1,4 @@
-"""`tats-ray evaluate`, `probe` and `compare`: what a run is worth."""
+"""`tats-ray evaluate`, `enrichment`, `probe` and `compare`: what a run is worth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tats_ray.cli.command_line import (
     run_guarded,
     use_threads,
 )
-from tats_ray.config import dump_config
+from tats_ray.config import Config, dump_config
 from tats_ray.config.compare import CompareConfig
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.foreign_weights import foreign_settings, is_foreign
@@ -80,8 +80,7 @@ def _evaluate(run: Path, rest: list[str], classes: Path | None) -> int:
         raise ConfigError(f"pass at most one manifest, got {' '.join(given)}")
     if is_foreign(run):
         return _evaluate_weights(run, given, [text for text in rest if "=" in text], classes)
-    if not (run / "config.yaml").is_file():
-        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
+    _check_run(run)
     if "masking" in read_yaml(run / "config.yaml"):
         raise RunDirectoryError(
             f"{run}: is a pre-training run, which has no classifier: fine-tune it first "
@@ -124,6 +123,42 @@ def _evaluate_weights(
 
     metrics = evaluate_weights(config, source, manifests[0], classes)
     log_summary(f"{source} on {manifests[0]}", metrics)
+    return 0
+
+
+def _check_run(run: Path) -> None:
+    if not (run / "config.yaml").is_file():
+        raise RunDirectoryError(f"{run}: is not a run directory (it contains no config.yaml)")
+
+
+def enrichment_main(arguments: list[str] | None = None) -> int:
+    """Entry point of `tats-ray enrichment`; returns the exit code."""
+    parser = command_parser(
+        "enrichment",
+        "Measure how much more often than chance a pre-training run shows what moves.",
+        "tats-ray enrichment runs/NAME masks.parquet",
+    )
+    parser.add_argument("run", type=Path, help="directory of a pre-training run")
+    parser.add_argument("manifest", help="videos with masks of moving objects")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="changed settings, such as data.stride=1",
+    )
+    given = parser.parse_args(arguments)
+    return run_guarded(lambda: _enrichment(given.run, given.manifest, given.overrides))
+
+
+def _enrichment(run: Path, manifest: str, overrides: list[str]) -> int:
+    _check_run(run)
+    if "masking" not in read_yaml(run / "config.yaml"):
+        raise RunDirectoryError(f"{run}: is a fine-tuning run, which draws no masks")
+    config = load_as(Config, run / "config.yaml", overrides)
+    use_threads(config.cluster.threads)
+    from tats_ray.controller.enrichment import measure_enrichment
+
+    measure_enrichment(config, run.absolute(), manifest)
     return 0
 
 

@@ -38,6 +38,9 @@ class CompareSettings(Settings):
     """Seeds."""
     references: list[str] = Field(min_length=1)
     """Arms that every arm is compared with, seed by seed."""
+    seed_offsets: dict[str, int] = Field({})
+    """Arm -> number added to its seeds. A reference under a second name, with other seeds, shows how
+    far equal runs differ."""
     budget: Literal["clips", "seconds", "flops"] = "clips"
     """All arms see the same clips, or take the time or operations of the first reference."""
     metric: Metric = "linear"
@@ -53,10 +56,12 @@ class CompareSettings(Settings):
 
     @model_validator(mode="after")
     def references_are_arms(self) -> CompareSettings:
-        for name in self.references:
-            if name not in self.arms:
-                known = ", ".join(self.arms)
-                raise ValueError(f"references: '{name}' is not an arm; choose from: {known}")
+        named = {"references": self.references, "seed_offsets": list(self.seed_offsets)}
+        for field, names in named.items():
+            for name in names:
+                if name not in self.arms:
+                    known = ", ".join(self.arms)
+                    raise ValueError(f"{field}: '{name}' is not an arm; choose from: {known}")
         return self
 
     @model_validator(mode="after")
@@ -89,6 +94,8 @@ class CompareConfig(TrackedConfig):
     """File or name (recipe:demo) of a pre-training configuration that `pretrain` changes."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
     probe: dict[str, Any] | None = Field(default_factory=dict)  # null: no probe
+    probes: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Several probes of each run, such as one per data set: name -> what it has beside `probe`."""
     finetune: dict[str, Any] | None = None
     cluster: ClusterSettings = ClusterSettings()  # that trials are tasks of
 
@@ -124,8 +131,10 @@ class CompareConfig(TrackedConfig):
                     "compare.execution 'tasks' runs each trial in one process: set "
                     "pretrain.cluster.mode=serial, or compare.execution=in_turn"
                 )
-        if self.probe is not None:
-            validate_as(ProbeFile, self.probe_tree("run", "train", "test"))
+        if self.probes and self.probe is None:
+            raise ValueError("probes: need the section probe, which may be empty: {}")
+        for name in self.probe_names():
+            validate_as(ProbeFile, self.probe_tree("run", "train", "test", name))
         if self.finetune is not None:
             data = self.finetune_config(self.trials()[0], "runs").data
             if data.manifest is not None and data.test_manifest is None:
@@ -158,20 +167,32 @@ class CompareConfig(TrackedConfig):
         tree.setdefault("masking", {})["ratio"] = trial.ratio
         for override in self.compare.arms[trial.arm]:
             apply_override(tree, override)
-        tree["run"] = {"name": trial.name, "seed": trial.seed, "output_dir": folder}
+        seed = trial.seed + self.compare.seed_offsets.get(trial.arm, 0)
+        tree["run"] = {"name": trial.name, "seed": seed, "output_dir": folder}
         tree["tracking"] = {**tree.get("tracking", {}), **self._tracking()}
         if steps is not None:
             tree["train"] = {**tree.get("train", {}), "steps": steps}
         return validate_as(Config, tree)
 
-    def probe_tree(self, run: str, train: str, test: str | None) -> dict[str, Any]:
+    def probe_names(self) -> list[str | None]:
+        """The probes of a trial: those of `probes`, a single one without a name, or none."""
+        if self.probe is None:
+            return []
+        return list(self.probes) or [None]
+
+    def probe_tree(
+        self, run: str, train: str, test: str | None, name: str | None = None
+    ) -> dict[str, Any]:
         """What tats-ray probe would read.
 
         Args:
             run: directory of the pre-training run.
             train, test: manifests, where the settings names none.
+            name: one of `probe_names`.
         """
         given = dict(self.probe or {})
+        if name is not None:
+            given = _merge(given, self.probes[name]) | {"name": name}
         parts: dict[str, Any] = {
             name: given.pop(name) for name in ("data", "cluster") if name in given
         }

@@ -18,8 +18,11 @@ from tats_ray.config.settings import Settings
 from tats_ray.errors import ConfigError
 
 # What a system looks at beside random numbers: the autoencoder's patch tokens, averaged pixels and
-# their change over time, motion between all pixels of two frames, or the paths of points.
-Reads = Literal["nothing", "tokens", "pixels", "field", "tracks"]
+# their change over time, the frames themselves, motion between all pixels of two frames, or the
+# paths of points.
+Reads = Literal["nothing", "tokens", "pixels", "frames", "field", "tracks"]
+# Of these, what comes with a clip from where it is decoded; all else is made of its pixels.
+MOTION_READS: frozenset[Reads] = frozenset({"field", "tracks"})
 # What trains its sampler: nothing (it has none), PPO on rollouts, or the model's own step.
 TrainedBy = Literal["nothing", "rollouts", "step"]
 
@@ -31,6 +34,8 @@ SYSTEMS = {
     "tube": "tats_ray.masking.tube:Tube",
     "random": "tats_ray.masking.random:Random",
     "frame": "tats_ray.masking.frame:Frame",
+    "difference": "tats_ray.masking.difference:Difference",
+    "codec": "tats_ray.masking.codec:Codec",
 }
 
 

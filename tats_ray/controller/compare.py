@@ -15,7 +15,7 @@ from tats_ray.controller.step_cost import equal_cost_steps, step_flops, step_sec
 from tats_ray.controller.trial import TrialFailure, TrialPlan, read_result, run_trial
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.errors import ComponentFailedError
-from tats_ray.evaluation.comparison import Comparison, TrialResult
+from tats_ray.evaluation.comparison import Comparison, TrialResult, measures
 from tats_ray.storage import writing
 from tats_ray.tracking.comparison_report import log_comparison, write_comparison
 from tats_ray.tracking.console import log
@@ -154,9 +154,10 @@ def _outcomes(
 
 
 def _log_result(result: TrialResult, metric: str, done: int, count: int) -> None:
-    shown = [f"{metric} {result.metrics[metric]:.3f}"]
+    shown = [f"{name} {result.metrics[name]:.3f}" for name in measures(metric, result.metrics)]
     if "moving" in result.metrics:
         shown.append(f"moving {result.metrics['moving']:.2f}")
+    if "static" in result.metrics:
         shown.append(f"static {result.metrics['static']:.2f}")
     name = Trial(result.arm, result.ratio, result.seed).name
     log(f"{done}/{count}  {name}  loss {result.metrics['loss']:.4f}  {'  '.join(shown)}")

@@ -79,10 +79,15 @@ class HeldOutInspection:
         """The newest enrichment, beside that of random masks on the same clips."""
         learned, chance = self._enrichment, random_enrichment(self._config, self._clips)
         return {
-            "motion_enrichment": None if learned is None else learned.moving,
-            "static_enrichment": None if learned is None else learned.static,
-            "motion_enrichment_random": None if chance is None else chance.moving,
+            "motion_enrichment": None if learned is None else _known(learned.moving),
+            "static_enrichment": None if learned is None else _known(learned.static),
+            "motion_enrichment_random": None if chance is None else _known(chance.moving),
         }
+
+
+def _known(enrichment: float) -> float | None:
+    """None where no clip shows such an object."""
+    return enrichment if math.isfinite(enrichment) else None
 
 
 def _due(step: int, interval: int | None) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,8 @@ def pretrain(
 def _log_lesson(directory: RunDirectory, summary: dict[str, Any]) -> None:
     """What the masks learned, and where to look next."""
     moving, static = summary["motion_enrichment"], summary["static_enrichment"]
-    if moving is not None and isfinite(moving):
-        other = f", on static distractors {static:.1f} times" if isfinite(static) else ""
+    if moving is not None:
+        other = "" if static is None else f", on static distractors {static:.1f} times"
         log(f"visible tokens lie on moving objects {moving:.1f} times as often as by chance{other}")
     log(
         f"look at {directory.pictures}; how good the features are: tats-ray probe "

@@ -103,10 +103,11 @@ def _run(plan: TrialPlan) -> TrialResult:
     if summary["steps"] < plan.steps:  # SIGTERM or Ctrl-C; its checkpoint is written
         raise KeyboardInterrupt
     metrics = {"loss": summary["loss_last"], **_enrichment(summary)}
-    if config.probe is not None:
-        tree = config.probe_tree(str(plan.directory), plan.train, plan.test)
+    for name in config.probe_names():
+        tree = config.probe_tree(str(plan.directory), plan.train, plan.test, name)
         results = probe(probe_config(validate_as(ProbeFile, tree)))["results"]
-        metrics |= {method: result["top1"] for method, result in results.items()}
+        prefix = "" if name is None else f"{name}_"
+        metrics |= {f"{prefix}{method}": result["top1"] for method, result in results.items()}
     if config.finetune is not None:
         tuned = config.finetune_config(trial, plan.folder)
         scores = finetune(tuned.below(summary["mlflow_run_id"]), must_resume=False)
@@ -140,7 +141,16 @@ def _enrichment(summary: dict[str, Any]) -> dict[str, float]:
     moving, static = summary["motion_enrichment"], summary["static_enrichment"]
     if moving is None:
         return {}
+    if static is None:  # of real videos
+        return {"moving": moving}
     return {"moving": moving, "static": static, "enrichment_ratio": moving / static}
+
+
+def _probe_trees(plan: TrialPlan) -> Any:
+    """Of all probes; the tree itself where there is a single one without a name."""
+    names = plan.config.probe_names()
+    trees = [plan.config.probe_tree("", plan.train, plan.test, name) for name in names]
+    return trees if plan.config.probes else next(iter(trees), None)
 
 
 def _settings(plan: TrialPlan) -> str:
@@ -152,7 +162,7 @@ def _settings(plan: TrialPlan) -> str:
         config.pretrain_config(trial, folder, plan.steps).model_dump(
             exclude=elsewhere, exclude_defaults=True
         ),
-        None if config.probe is None else config.probe_tree("", plan.train, plan.test),
+        _probe_trees(plan),
         None
         if config.finetune is None
         else config.finetune_config(trial, folder).model_dump(

@@ -25,13 +25,16 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),
         pa.field("ground_truth", pa.string()),  # synthetic sets: masks of moving and static objects
+        pa.field("mask", pa.string()),  # real sets: masks of moving objects
+        pa.field("fold", pa.string()),
+        pa.field("group", pa.string()),
         pa.field("reading", pa.string()),
         pa.field("bytes", pa.int64()),
         pa.field("mtime_ns", pa.int64()),
     ]
 )
 _FOUND = ("reading", "bytes", "mtime_ns")  # older manifests lack these
-OPTIONAL_COLUMNS = frozenset({"label", "ground_truth", *_FOUND})
+OPTIONAL_COLUMNS = frozenset({"label", "ground_truth", "mask", "fold", "group", *_FOUND})
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class ManifestRow:
         frames: number of frames that decode.
         fps: frames per second.
         width, height: pixels as shown (after the container's rotation).
-        ground_truth: file of truth masks, or None.
+        ground_truth: file of truth masks of a synthetic video, or None.
+        mask: file of masks of moving objects of a real one, or None (see data/ground_truth.py).
+        fold, group: where a probe keeps it, or None; `probe.folds` may be the manifest.
         reading: which decoder reads the video exactly: `decord`; `seek` (PyAV, from the keyframe
             before a clip); `in_order` (PyAV, from the first frame). None: looked at when decoded.
         bytes, mtime_ns: size and time of change of the file when it was looked at, or None.
@@ -57,6 +62,9 @@ class ManifestRow:
     width: int
     height: int
     ground_truth: str | None = None
+    mask: str | None = None
+    fold: str | None = None
+    group: str | None = None
     reading: Reading | None = None
     bytes: int | None = None
     mtime_ns: int | None = None

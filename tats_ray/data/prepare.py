@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tats_ray.data.container import REPAIR, probe, regular_file
 from tats_ray.data.datasets.annotation import Entry
 from tats_ray.data.decode import DecodeRequest, PreparedVideo, decode_clips, upright
 from tats_ray.data.each_video import VIDEO_SECONDS, each_video
+from tats_ray.data.ground_truth import load_ground_truth
 from tats_ray.data.isolated import Answer, IsolatedProcess
 from tats_ray.data.manifest import ManifestRow, write_manifest
 from tats_ray.data.video_index import MISSING_FRAMES, played_frames
@@ -45,7 +46,7 @@ def prepare(
         check: also decode every frame, and compare with what clips give (CHECKED_FRAMES of them).
 
     Raises:
-        ManifestError: no video can be read, or one is named twice.
+        ManifestError: no video can be read, one is named twice, or a mask does not fit its video.
         StorageError: the manifest cannot be written.
     """
     _check_once(entries)
@@ -57,6 +58,8 @@ def prepare(
     failures = [outcome for outcome in outcomes if isinstance(outcome, VideoDecodeError)]
     if not rows:
         raise ManifestError(f"none of {len(entries)} videos can be read; the first: {failures[0]}")
+    for row in rows:
+        load_ground_truth(asdict(row))  # a mask that does not fit is found here
     write_manifest(output, rows)
     return Prepared(rows, failures)
 
@@ -87,10 +90,12 @@ def _row(process: IsolatedProcess, entry: Entry, seconds: float, check: bool) ->
             reason = f"{error.strerror} (named in {entry.origin})"
             raise VideoDecodeError(path, reason) from None
         # The process that reads the file meets all else again.
-    row = ManifestRow(path, entry.label, **process.ask(probe, path, [], seconds).content)
+    mask = None if entry.mask is None else str(entry.mask.absolute())
+    found = process.ask(probe, path, [], seconds).content
+    row = ManifestRow(path, entry.label, mask=mask, fold=entry.fold, group=entry.group, **found)
     if check:
-        found = [row.reading, row.frames, row.bytes, row.mtime_ns]
-        process.ask(_check_frames, path, found, seconds)
+        prepared = [row.reading, row.frames, row.bytes, row.mtime_ns]
+        process.ask(_check_frames, path, prepared, seconds)
     return row
 
 

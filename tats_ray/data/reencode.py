@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ def reencode_entries(
         "re-encoding",
     )
     made = [
-        Entry(conversion.target, entry.label, entry.origin)
+        replace(entry, path=conversion.target)
         for entry, conversion, outcome in zip(entries, conversions, outcomes, strict=True)
         if outcome is None
     ]

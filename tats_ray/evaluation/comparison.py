@@ -23,7 +23,9 @@ class TrialResult:
     steps: int  # of pre-training
     gflops: float  # operations per pre-training step / 1e9, without decoding
     seconds: float  # per pre-training step, as it ran
-    metrics: dict[str, float]  # accuracies (`linear`, `knn`, `finetune`), last loss, enrichment
+    # accuracies (`linear`, `knn`, `finetune`; `<probe>_linear` with several probes), last loss,
+    # enrichment
+    metrics: dict[str, float]
     curve: list[dict[str, float]]  # enrichment over time: {"step", "moving", "static"} each
 
 
@@ -55,6 +57,11 @@ def spread(values: Sequence[float]) -> Spread:
     """Of at least one value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Spread(float(np.mean(values)), deviation, len(values))
+
+
+def measures(metric: str, names: Iterable[str]) -> list[str]:
+    """Those of these names that are a metric, or that metric of one of several probes."""
+    return [name for name in names if name == metric or name.endswith(f"_{metric}")]
 
 
 def paired_difference(one: dict[int, float], other: dict[int, float]) -> PairedDifference | None:
@@ -98,6 +105,10 @@ class Comparison:
             for result in self.of(ratio, arm)
             if metric in result.metrics
         }
+
+    def names(self) -> list[str]:
+        """Every metric that any trial has."""
+        return list(dict.fromkeys(name for one in self.results for name in one.metrics))
 
     def summary(self, ratio: float, arm: str) -> dict[str, Spread]:
         """Every metric of a cell, and what its trials cost."""

@@ -132,5 +132,5 @@ def decode_middle(settings: Config, video: str | Path) -> HeldOut:
     path = str(Path(video).absolute())
     with closing(DecoderProcess()) as decoder:
         info = decoder.probe(path, settings.data.decode_seconds)
-        row = {"path": path, "ground_truth": None, **asdict(info)}
+        row = {"path": path, "ground_truth": None, "mask": None, **asdict(info)}
         return decode_middles(settings, [row], decoder)

@@ -22,10 +22,10 @@ from tats_ray.config import Config
 from tats_ray.config.data import AugmentSettings
 from tats_ray.data.augment import augment_clips, crop_boxes, crop_motion, crop_resize
 from tats_ray.data.decoder_process import DecoderProcess
+from tats_ray.data.ground_truth import GroundTruth, load_ground_truth
 from tats_ray.data.manifest import read_manifest
 from tats_ray.data.sampling import frame_indices
 from tats_ray.data.stage import clip_request, motion_request
-from tats_ray.data.synthetic.generate import load_ground_truth
 from tats_ray.errors import VideoDecodeError
 
 MIDDLE = 0.5  # start of the window: the middle of the video
@@ -34,7 +34,7 @@ _PLAIN = AugmentSettings(crop="center")  # nothing random: the middle square
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Clips in model geometry and, for synthetic ones, each token's cover."""
+    """Clips in model geometry and, where it is known what moves, where that is."""
 
     pixels: Tensor  # float32 [B, 3, T, size, size] in [0, 1]
     motion: Tensor | None  # float32 [B, T', 2 rows, 2 columns, 2] as `crop_motion`
@@ -63,7 +63,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Enrichment:
-    """Pooled over clips; nan where no clip has such an object."""
+    """Pooled over clips; nan where no clip has such an object. Real masks know no static ones."""
 
     moving: float
     static: float
@@ -110,8 +110,11 @@ def decode_middles(
     fields = [torch.tensor(clips.motion) for clips in decoded if clips.motion is not None]
     if fields:
         motion = crop_motion(torch.cat(fields), boxes, config.motion_points, config.data.size)
-    if all(row["ground_truth"] is not None for row in kept):
-        shown = [_objects(config, row, box, start) for row, box in zip(kept, boxes, strict=True)]
+    truths = [load_ground_truth(row) for row in kept]
+    known = [truth for truth in truths if truth is not None]
+    if len(known) == len(kept):
+        parts = zip(kept, known, boxes, strict=True)
+        shown = [_objects(config, row, truth, box, start) for row, truth, box in parts]
         sizes = (config.model.tubelet, config.model.patch)
         moving, static = (
             torch.cat([token_cover(part[kind][None], *sizes) for part in shown]) for kind in (0, 1)
@@ -120,12 +123,13 @@ def decode_middles(
     return HeldOut(pixels, motion, moving, static, objects)
 
 
-def _objects(config: Config, row: Mapping[str, Any], box: Tensor, start: float) -> Tensor:
+def _objects(
+    config: Config, row: Mapping[str, Any], truth: GroundTruth, box: Tensor, start: float
+) -> Tensor:
     """Share of each pixel that moving and static objects cover at the decoded frames, float32
     [2, T, size, size]."""
     indices = frame_indices(row["frames"], config.data.frames, config.data.stride, start)
-    masks = np.stack([mask[indices] for mask in load_ground_truth(row["ground_truth"])])
-    maps = torch.from_numpy(masks).float()
+    maps = torch.from_numpy(np.stack([mask[indices] for mask in truth])).float()
     return crop_resize(maps, box.expand(len(maps), -1), config.data.size)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tats_ray.config import Config
+from tats_ray.config.masking import MOTION_READS
 from tats_ray.data.randomness import Stream, gumbel_rows
 from tats_ray.evaluation.held_out import Enrichment, HeldOut
 from tats_ray.masking.selection import (
@@ -65,9 +66,10 @@ class Inspector:
         """
         noise = held_out_noise(self.config, first, len(clips))
         system, sampler = self.config.masking_system, self.sampler
-        if system.reads not in ("tokens", "pixels"):
-            view = None if system.reads == "nothing" else clips.motion
-            return select_visible(system, noise, view, sampler), None
+        if system.reads == "nothing":
+            return select_visible(system, noise, None, sampler), None
+        if system.reads in MOTION_READS:
+            return select_visible(system, noise, clips.motion, sampler), None
         patches = self.mae.patches(clips.pixels)
         view = SamplerView.of(self.config)(patches, self.mae.patch_embedding)
         visible = select_visible(system, noise, view, sampler)

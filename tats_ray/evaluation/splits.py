@@ -35,7 +35,7 @@ class Split:
 def read_folds(file: Path) -> dict[str, Place]:
     """Path -> fold and group, out of a CSV or Parquet file with columns path, fold and group.
 
-    Relative paths are relative to the file. Without a column group, each fold is one group.
+    Relative paths are relative to the file. Without groups, each fold is one group.
 
     Raises:
         ManifestError: names the file and the column or path.
@@ -44,7 +44,8 @@ def read_folds(file: Path) -> dict[str, Place]:
     for name in ("path", "fold"):
         if name not in table.column_names:
             raise ManifestError(f"{file}: column '{name}' is missing; has {table.column_names}")
-    group = "group" if "group" in table.column_names else "fold"
+    grouped = "group" in table.column_names and table["group"].null_count < table.num_rows
+    group = "group" if grouped else "fold"
     columns = [
         [str(value) for value in table[name].to_pylist()] for name in ("path", "fold", group)
     ]

@@ -95,7 +95,7 @@ class TrainedRun:
         """The video as a row of a manifest."""
         path = str(Path(video).absolute())
         info = decoder.probe(path, self.settings.data.decode_seconds)
-        return {"path": path, "ground_truth": None, **asdict(info)}
+        return {"path": path, "ground_truth": None, "mask": None, **asdict(info)}
 
 
 def load_run(path: str | Path) -> TrainedRun:

@@ -27,8 +27,8 @@ class FixedSystem(MaskingSystem, Protocol):
 
         Args:
             noise: float32 [B, N], standard Gumbel, one row per clip.
-            view: by `reads`: None, patch tokens [B, N, d], or motion [B, T', 2 rows, 2 columns, 2]
-                in pixels of the model input, x before y.
+            view: by `reads`: None, patch tokens [B, N, d], frames [B, 3, T, H, W] in [0, 1], or
+                motion [B, T', 2 rows, 2 columns, 2] in pixels of the model input, x before y.
         """
         ...
 
@@ -88,7 +88,7 @@ def select_visible(
 
 @dataclass(frozen=True)
 class SamplerView:
-    """What a system's sampler sees of clips."""
+    """What a system or its sampler sees of clips' pixels."""
 
     reads: Reads
     grid: TokenGrid
@@ -101,7 +101,8 @@ class SamplerView:
         return SamplerView(config.masking_system.reads, config.grid, model.tubelet, model.patch)
 
     def __call__(self, patches: Tensor, embedding: PatchEmbedding) -> Tensor:
-        """By `reads` the patch tokens, or `pixel_view`: float [B, N, V, 3] in [0, 1] -> [B, N, d].
+        """By `reads` the patch tokens, or `pixel_view`: float [B, N, V, 3] in [0, 1] -> [B, N, d];
+        or the frames that these are of, [B, 3, T, H, W].
 
         Args:
             embedding: of the autoencoder whose patch tokens they are.
@@ -110,6 +111,10 @@ class SamplerView:
             from tats_ray.models.tokens import pixel_view
 
             return pixel_view(patches, self.grid, self.tubelet, self.patch)
+        if self.reads == "frames":
+            from tats_ray.models.tokens import unpatchify
+
+            return unpatchify(patches, self.grid, self.tubelet, self.patch)
         return embedding(patches)
 
 
@@ -129,6 +134,19 @@ def draw_without_replacement(log_probs: Tensor, noise: Tensor, count: int) -> Te
 def draw_evenly(noise: Tensor, count: int) -> Tensor:
     """`count` places of [B, N] in random order, int64 [B, count]; every set is equally likely."""
     return noise.topk(count, dim=1, sorted=True).indices
+
+
+def draw_from_top(score: Tensor, noise: Tensor, candidates: int, count: int) -> Tensor:
+    """`count` of the `candidates` places with the highest scores, at random, int64 [B, count].
+
+    Args:
+        score: float [B, N]; which of equal scores are candidates is left to chance.
+        noise: float32 [B, N], independent and alike at all places.
+    """
+    shuffle = noise.argsort(dim=1)
+    order = score.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
+    best = shuffle.gather(1, order[:, :candidates])
+    return best.gather(1, draw_evenly(noise.gather(1, best), count))
 
 
 def tube(places: Tensor, grid: TokenGrid) -> Tensor:

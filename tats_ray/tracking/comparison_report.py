@@ -12,7 +12,13 @@ from typing import Any
 
 from tats_ray import __version__
 from tats_ray.config.compare import CompareSettings
-from tats_ray.evaluation.comparison import Comparison, PairedDifference, Spread, paired_difference
+from tats_ray.evaluation.comparison import (
+    Comparison,
+    PairedDifference,
+    Spread,
+    measures,
+    paired_difference,
+)
 from tats_ray.storage import replacing
 from tats_ray.tracking.console import log_table
 from tats_ray.tracking.html_page import (
@@ -48,10 +54,12 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
     for file, content in ((tables, markdown), (trials, _csv(comparison))):
         with replacing(file) as aside:
             aside.write_text(content, encoding="utf-8")
-    draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {
-        "accuracy_by_ratio.png": partial(_draw_accuracy, by_cost=False),
-        "accuracy_by_cost.png": partial(_draw_accuracy, by_cost=True),
-    }
+    draw: dict[str, Callable[[Any, CompareSettings, Comparison], None]] = {}
+    for measure in measures(settings.metric, comparison.names()):
+        probe = "" if measure == settings.metric else f"_{measure}"
+        for axis in ("ratio", "cost"):
+            fill = partial(_draw_accuracy, metric=measure, by_cost=axis == "cost")
+            draw[f"accuracy_by_{axis}{probe}.png"] = fill
     if any(result.curve for result in comparison.results):
         draw["enrichment.png"] = _draw_enrichment
     fills = [
@@ -99,29 +107,35 @@ def _rows(
     Args:
         wanted: metrics to show, where any cell has them.
     """
-    metrics = [
-        name
-        for name in wanted
-        if any(name in comparison.summary(*cell) for cell in comparison.cells())
+    known = dict.fromkeys(name for cell in comparison.cells() for name in comparison.summary(*cell))
+    metrics = [name for metric in wanted for name in measures(metric, known)]
+    compared = [
+        (measure, reference)
+        for measure in measures(settings.metric, known)
+        for reference in settings.references
     ]
     header = ["ratio", "arm", "seeds", *metrics]
-    header += [f"{settings.metric} - {reference}" for reference in settings.references]
+    header += [f"{measure} - {reference}" for measure, reference in compared]
     rows = []
     for ratio, arm in comparison.cells():
         summary = comparison.summary(ratio, arm)
         row = [f"{ratio:g}", arm, str(len(comparison.of(ratio, arm)))]
         row += [_cell(name, summary[name]) if name in summary else "-" for name in metrics]
-        for reference in settings.references:
-            pair = (comparison.by_seed(ratio, name, settings.metric) for name in (arm, reference))
+        for measure, reference in compared:
+            pair = (comparison.by_seed(ratio, name, measure) for name in (arm, reference))
             difference = paired_difference(*pair)
-            row.append("" if arm == reference else _difference(difference, _scale(settings.metric)))
+            row.append("" if arm == reference else _difference(difference, _scale(measure)))
         rows.append(row)
     return header, rows
 
 
+def _is_accuracy(metric: str) -> bool:
+    return metric.rpartition("_")[2] in _ACCURACIES
+
+
 def _scale(metric: str) -> int:
     """Accuracies are shown in per cent."""
-    return 100 if metric in _ACCURACIES else 1
+    return 100 if _is_accuracy(metric) else 1
 
 
 def _cell(name: str, spread: Spread) -> str:
@@ -145,7 +159,7 @@ def _difference(difference: PairedDifference | None, scale: int) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    names = list(dict.fromkeys(name for one in comparison.results for name in one.metrics))
+    names = comparison.names()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -159,10 +173,10 @@ def _csv(comparison: Comparison) -> str:
 
 
 def _draw_accuracy(
-    axis: Any, settings: CompareSettings, comparison: Comparison, *, by_cost: bool
+    axis: Any, settings: CompareSettings, comparison: Comparison, *, metric: str, by_cost: bool
 ) -> None:
     """Mean and deviation of each arm's cells, over the mask ratio or over the cost."""
-    metric, scale = settings.metric, _scale(settings.metric)
+    scale = _scale(metric)
     for arm in settings.arms:
         ratios = [ratio for ratio, name in comparison.cells() if name == arm]
         cells = {ratio: comparison.summary(ratio, arm) for ratio in ratios}
@@ -178,8 +192,8 @@ def _draw_accuracy(
             for ratio, place, mean in zip(cells, places, means, strict=True):
                 axis.annotate(f" {ratio:g}", (place, mean), fontsize=7)
     axis.set_xlabel("pre-training, TFLOP" if by_cost else "share of masked tokens")
-    accuracy = metric in _ACCURACIES
-    axis.set_ylabel(f"{metric} accuracy, %" if accuracy else metric.replace("_", " "))
+    shown = metric.replace("_", " ")
+    axis.set_ylabel(f"{shown} accuracy, %" if _is_accuracy(metric) else shown)
 
 
 def _draw_enrichment(axis: Any, settings: CompareSettings, comparison: Comparison) -> None:

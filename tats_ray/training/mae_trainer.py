@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.config import Config
+from tats_ray.config.masking import MOTION_READS
 from tats_ray.data.clips import Clips
 from tats_ray.data.randomness import Stream, torch_seed
 from tats_ray.masking.selection import (
@@ -231,15 +232,15 @@ class MAETrainer:
         if config.learns_by_rollouts and sampler is None:
             return draw_evenly(noise, config.visible)
         system, view = config.masking_system, None
-        if system.reads in ("tokens", "pixels"):
-            view = self._sampler_input(patches)
-        elif system.reads != "nothing":
+        if system.reads in MOTION_READS:
             view = self.inputs.motion(clips, self.device)
+        elif system.reads != "nothing":
+            view = self._sampler_input(patches)
         return select_visible(system, noise, view, sampler)
 
     @torch.no_grad()
     def _sampler_input(self, patches: Tensor) -> Tensor:
-        """What a sampler sees of clips, [b, N, d]."""
+        """What a system sees of clips' pixels, as `SamplerView`."""
         with autocast(self.config.train.precision, self.device):
             return self._view(patches, self.mae.patch_embedding)
 

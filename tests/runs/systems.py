@@ -18,6 +18,8 @@ SYSTEMS = {
     "tube": [],
     "random": ["data.repeats=2", "model.target.normalize=joint", "model.target.frames=4"],  # MAE-ST
     "frame": [],
+    "difference": ["masking.compensate=true"],
+    "codec": [],
 }
 
 

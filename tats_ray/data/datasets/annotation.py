@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Iterator
@@ -19,11 +20,20 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A video to look at; `origin` is where it is named, for messages."""
+    """A video to look at, and what its list says of it.
+
+    Attributes:
+        origin: where it is named, for messages.
+        mask: file of its moving objects.
+        fold, group: where it belongs in a probe.
+    """
 
     path: Path
     label: str | None
     origin: str
+    mask: Path | None = None
+    fold: str | None = None
+    group: str | None = None
 
 
 def read_annotation(file: Path) -> str:
@@ -68,6 +78,35 @@ def matched_lines(
         if match is None:
             raise ManifestError(f"{origin}: '{line}' must be {form}")
         yield origin, match
+
+
+def csv_fields(origin: str, line: str, mark: str = ",") -> list[str]:
+    """The fields of a line, stripped; one with a separator in it stands in double quotes.
+
+    Raises:
+        ManifestError: the quotes do not fit.
+    """
+    if '"' not in line and "\r" not in line:  # what csv would make of it, in less time
+        return [field.strip() for field in line.split(mark)]
+    try:
+        return [field.strip() for field in next(csv.reader([line], delimiter=mark, strict=True))]
+    except csv.Error as error:
+        raise ManifestError(f"{origin}: {error}; fix the double quotes") from None
+
+
+def named_fields(origin: str, line: str, columns: list[str], mark: str = ",") -> dict[str, str]:
+    """The fields of a line below a line of column names.
+
+    Raises:
+        ManifestError: there are more or fewer than columns.
+    """
+    fields = csv_fields(origin, line, mark)
+    if len(fields) != len(columns):
+        raise ManifestError(
+            f"{origin}: {len(fields)} fields where the first line names {len(columns)}; "
+            "put a label with a comma in double quotes"
+        )
+    return dict(zip(columns, fields, strict=True))
 
 
 def plain_name(origin: str, field: str, value: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import Entry, numbered_lines, plain_name
+from tats_ray.data.datasets.annotation import (
+    Entry,
+    csv_fields,
+    named_fields,
+    numbered_lines,
+    plain_name,
+)
 from tats_ray.errors import ManifestError
 
 HEADER = "label,youtube_id,time_start,time_end,split"
@@ -49,7 +54,7 @@ def kinetics_entries(file: Path, videos: Path, split: str | None = None) -> list
 
 
 def _columns(origin: str, header: str, split: str | None) -> list[str]:
-    columns = _fields(origin, header)
+    columns = csv_fields(origin, header)
     needed = ["youtube_id", "time_start", "time_end", *([] if split is None else ["split"])]
     for name in needed:
         if name not in columns:
@@ -58,13 +63,7 @@ def _columns(origin: str, header: str, split: str | None) -> list[str]:
 
 
 def _row(origin: str, line: str, columns: list[str]) -> dict[str, str]:
-    fields = _fields(origin, line)
-    if len(fields) != len(columns):
-        raise ManifestError(
-            f"{origin}: {len(fields)} fields where the first line names {len(columns)}; "
-            "put a label with a comma in double quotes"
-        )
-    row = dict(zip(columns, fields, strict=True))
+    row = named_fields(origin, line, columns)
     for name in ("time_start", "time_end"):
         if not row[name].isdecimal():
             raise ManifestError(f"{origin}: {name} '{row[name]}' must be whole seconds")
@@ -74,15 +73,6 @@ def _row(origin: str, line: str, columns: list[str]) -> dict[str, str]:
         if name in row:
             plain_name(origin, name, row[name])
     return row
-
-
-def _fields(origin: str, line: str) -> list[str]:
-    if '"' not in line and "\r" not in line:  # what csv would make of it, in less time
-        return [field.strip() for field in line.split(",")]
-    try:
-        return [field.strip() for field in next(csv.reader([line], strict=True))]
-    except csv.Error as error:
-        raise ManifestError(f"{origin}: {error}; fix the double quotes") from None
 
 
 class _Folders:

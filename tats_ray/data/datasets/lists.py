@@ -6,7 +6,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from tats_ray.data.datasets.annotation import SUFFIXES, Entry, matched_lines, numbered_lines
+from tats_ray.data.datasets.annotation import (
+    SUFFIXES,
+    Entry,
+    matched_lines,
+    named_fields,
+    numbered_lines,
+)
 from tats_ray.errors import ManifestError
 
 _LABELLED = re.compile(r"(.*\.\w+) (\S+)")
@@ -42,16 +48,35 @@ def list_entries(file: Path) -> list[Entry]:
     """Videos of a list file: `path`, or path and label separated by tab, comma or space.
 
     A path is relative to the list file. Where a line has neither tab nor comma, the label is what
-    follows the last space, so that paths may hold spaces as long as every line has a label.
+    follows the last space, so that paths may hold spaces as long as every line has a label. Where
+    the first line names columns, separated by tab or comma, those called `path`, `label`, `mask`,
+    `fold` and `group` are read.
 
     Raises:
         ManifestError: file and line.
     """
+    lines = numbered_lines(file)
+    _, first = next(lines)
+    for mark in "\t,":
+        if "path" in (columns := [name.strip() for name in first.split(mark)]):
+            entries = [_named_entry(origin, line, columns, mark, file) for origin, line in lines]
+            if not entries:
+                raise ManifestError(f"{file}: is empty")
+            return entries
     entries = []
     for origin, line in numbered_lines(file):
         name, label = _split(line)
         entries.append(Entry(_video_path(origin, file.parent, name), label, origin))
     return entries
+
+
+def _named_entry(origin: str, line: str, columns: list[str], mark: str, file: Path) -> Entry:
+    row = named_fields(origin, line, columns, mark)
+    label, mask, fold, group = (
+        row.get(name) or None for name in ("label", "mask", "fold", "group")
+    )
+    path = _video_path(origin, file.parent, row["path"])
+    return Entry(path, label, origin, file.parent / mask if mask else None, fold, group)
 
 
 def videomae_entries(file: Path, videos: Path) -> list[Entry]:

@@ -47,18 +47,6 @@ def ensure_synthetic(settings: SyntheticSettings, output_dir: Path) -> Synthetic
     return made
 
 
-def load_ground_truth(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Truth of one clip: bool [F, S, S] of moving and of static objects."""
-    with np.load(path, allow_pickle=False) as stored:
-        shape = tuple(stored["shape"])
-        count = int(np.prod(shape))
-        moving, static = (
-            np.unpackbits(stored[name], count=count).reshape(shape).astype(bool)
-            for name in ("moving", "static")
-        )
-    return moving, static
-
-
 def _write_split(
     settings: SyntheticSettings, aside: Path, root: Path, split: str, first: int, count: int
 ) -> None:

@@ -79,6 +79,30 @@ def test_a_probe_reads_the_generated_set_unless_it_names_manifests():
     }
 
 
+def test_several_probes_share_what_probe_says():
+    words = {"train": "w.parquet", "folds": "w.csv", "data": {"stride": 1}}
+    config = _load(
+        probe={"method": "linear", "data": {"size": 64}}, probes={"words": words, "plain": {}}
+    )
+    assert config.probe_names() == ["words", "plain"]
+    assert config.probe_tree("r", "a", "b", "words") == {
+        "data": {"size": 64, "stride": 1},
+        "probe": {
+            "method": "linear", "checkpoint": "r", "train": "w.parquet", "folds": "w.csv",
+            "name": "words",
+        },
+    }  # fmt: skip
+    assert config.probe_tree("r", "a", "b", "plain")["probe"]["test"] == "b"
+    assert _load().probe_names() == [None]
+
+
+def test_an_equal_arm_has_seeds_of_its_own():
+    arms = {"random": ["masking.system=random"], "again": ["masking.system=random"]}
+    config = _load(compare={"arms": arms, "seed_offsets": {"again": 100}})
+    seeds = [config.pretrain_config(trial, "/runs").run.seed for trial in config.trials()]
+    assert seeds == [3, 103, 3, 103, 4, 104, 4, 104]
+
+
 def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
     config = _load(
         pretrain={"cluster": {"mode": "serial"}, "data": {"size": 64, "stored_height": 70}},
@@ -95,6 +119,12 @@ def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
     ("changes", "message"),
     [
         ({"compare": {"references": ["tube"]}}, "'tube' is not an arm"),
+        ({"compare": {"seed_offsets": {"tube": 1}}}, "seed_offsets: 'tube' is not an arm"),
+        ({"probes": {"a": {"neighbors": 3}}}, "unknown key"),
+        (
+            {"probe": None, "probes": {"a": {}}, "compare": {"metric": "enrichment_ratio"}},
+            "need the section probe",
+        ),
         ({"compare": {"seeds": [1, 1]}}, "holds a value twice"),
         ({"compare": {"metric": "finetune"}}, "needs the section finetune"),
         ({"probe": None}, "needs the section probe"),

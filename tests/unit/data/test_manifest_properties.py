@@ -32,6 +32,7 @@ COUNT = st.integers(1, 2**40)
 ROW = st.builds(
     ManifestRow, path=NAME.map("/v/{}".format), label=st.none() | NAME, frames=COUNT,
     fps=st.floats(1e-3, 1e3), width=COUNT, height=COUNT, ground_truth=st.none() | NAME,
+    mask=st.none() | NAME, fold=st.none() | NAME, group=st.none() | NAME,
 )  # fmt: skip
 
 

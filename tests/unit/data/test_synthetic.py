@@ -7,8 +7,9 @@ import pytest
 
 from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.decode import DecodeRequest, decode_clips
+from tats_ray.data.ground_truth import load_ground_truth
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.synthetic.generate import ensure_synthetic, load_ground_truth
+from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.data.synthetic.scene import (
     CLASSES,
     DIRECTIONS,
@@ -132,7 +133,7 @@ def test_files_manifest_and_truth_agree(synthetic):
     assert {row["label"] for row in rows} == set(KINDS)
     for seed, row in enumerate(rows[:6]):
         clip = render(random_scene(SECTION, row["label"], seed))
-        moving, static = load_ground_truth(row["ground_truth"])
+        moving, static = load_ground_truth(row)
         assert np.array_equal(moving, clip.moving)
         assert np.array_equal(static, clip.static)
         decoded = decode_clips(

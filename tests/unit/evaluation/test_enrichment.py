@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tats_ray.data.ground_truth import load_ground_truth
 from tats_ray.data.manifest import read_manifest
-from tats_ray.data.synthetic.generate import load_ground_truth
 from tats_ray.evaluation.held_out import enrichment, load_held_out, token_cover
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
 from tats_ray.training.checkpoint import RunState
@@ -32,7 +32,7 @@ def test_held_out_covers_follow_the_decoded_frames(synthetic):
     config = tiny_config("data.frames=4", "data.stride=2")
     held_out = load_held_out(config, str(synthetic.held_out), 4)
     row = read_manifest(synthetic.held_out).to_pylist()[2]
-    moving, _ = load_ground_truth(row["ground_truth"])
+    moving, _ = load_ground_truth(row)
     # Middle window: 7 frames of 12, start int(.5 * 6) = 3.
     mask = torch.from_numpy(moving[[3, 5, 7, 9]])[None]
     wanted = token_cover(mask, config.model.tubelet, config.model.patch)

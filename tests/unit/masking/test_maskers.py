@@ -37,6 +37,8 @@ def _view(config, reads, rows):
         return torch.randn(rows, config.grid.tokens, config.model.width)
     if reads == "nothing":
         return None
+    if reads == "frames":
+        return torch.rand(rows, 3, config.data.frames, config.data.size, config.data.size)
     points = config.motion_points
     return torch.randn(rows, config.grid.time, points, points, 2) * 4
 

@@ -138,7 +138,7 @@ class Unseeing(Whole):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Blind", "needs `reads`, one of nothing, tokens, pixels, field, tracks"),
+        ("Blind", "needs `reads`, one of nothing, tokens, pixels, frames, field, tracks"),
         ("Deaf", "needs `trained_by`, one of nothing, rollouts, step"),
         ("Unset", "needs `Settings`, a subclass of tats_ray.config.masking.MaskingSettings"),
         ("Unbuilt", r"needs `__init__\(self, settings, grid\)`"),

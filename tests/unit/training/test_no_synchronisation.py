@@ -35,11 +35,12 @@ class _Records(Recorder):
     "overrides",
     [
         ["masking.system=random", "train.accumulate=2"],
+        ["masking.system=difference", "masking.compensate=true"],
         ["masking.system=adamae", "masking.heads=2"],
         ["masking.system=tats", "rl.epochs=2", "rl.minibatch_clips=4"],
         ["masking.system=tats", "rl.rewards=training", "masking.sampler.reads=pixels"],
     ],
-    ids=["random", "adamae", "tats", "tats on its own errors"],
+    ids=["random", "difference", "adamae", "tats", "tats on its own errors"],
 )
 def test_no_step_waits_for_the_device(overrides, monkeypatch):
     config = tiny_config("tracking.log_interval=4", "data.augment.crop=multi_scale", *overrides)
