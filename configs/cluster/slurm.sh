@@ -31,6 +31,7 @@ private=$(umask 077 && mktemp -d "$HOME/.tats-ray-$SLURM_JOB_ID-XXXXXX")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
 
+# shellcheck disable=SC2329  # called by the trap
 clean_up() {
     trap "" TERM INT
     running=$(jobs -rp)
@@ -47,6 +48,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
+# shellcheck disable=SC2329  # called by the trap
 stop() {
     stopped=yes
     [ -n "$driver" ] || exit 143  # nothing has begun that could be lost
