@@ -73,6 +73,4 @@ def _report(folder: Path, step: int, results: dict[str, SequenceEnrichment]) -> 
 
 
 def _finite(result: SequenceEnrichment) -> dict[str, float | None]:
-    return {
-        name: value if math.isfinite(value) else None for name, value in asdict(result).items()
-    }
+    return {name: value if math.isfinite(value) else None for name, value in asdict(result).items()}

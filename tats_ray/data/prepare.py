@@ -92,9 +92,7 @@ def _row(process: IsolatedProcess, entry: Entry, seconds: float, check: bool) ->
         # The process that reads the file meets all else again.
     mask = None if entry.mask is None else str(entry.mask.absolute())
     found = process.ask(probe, path, [], seconds).content
-    row = ManifestRow(
-        path, entry.label, mask=mask, fold=entry.fold, group=entry.group, **found
-    )
+    row = ManifestRow(path, entry.label, mask=mask, fold=entry.fold, group=entry.group, **found)
     if check:
         prepared = [row.reading, row.frames, row.bytes, row.mtime_ns]
         process.ask(_check_frames, path, prepared, seconds)

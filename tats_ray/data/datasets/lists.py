@@ -72,7 +72,9 @@ def list_entries(file: Path) -> list[Entry]:
 
 def _named_entry(origin: str, line: str, columns: list[str], mark: str, file: Path) -> Entry:
     row = named_fields(origin, line, columns, mark)
-    label, mask, fold, group = (row.get(name) or None for name in ("label", "mask", "fold", "group"))
+    label, mask, fold, group = (
+        row.get(name) or None for name in ("label", "mask", "fold", "group")
+    )
     path = _video_path(origin, file.parent, row["path"])
     return Entry(path, label, origin, file.parent / mask if mask else None, fold, group)
 

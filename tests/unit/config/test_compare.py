@@ -121,8 +121,10 @@ def test_fine_tuning_takes_over_data_and_model_and_starts_from_the_trial():
         ({"compare": {"references": ["tube"]}}, "'tube' is not an arm"),
         ({"compare": {"seed_offsets": {"tube": 1}}}, "seed_offsets: 'tube' is not an arm"),
         ({"probes": {"a": {"neighbors": 3}}}, "unknown key"),
-        ({"probe": None, "probes": {"a": {}}, "compare": {"metric": "enrichment_ratio"}},
-         "need the section probe"),
+        (
+            {"probe": None, "probes": {"a": {}}, "compare": {"metric": "enrichment_ratio"}},
+            "need the section probe",
+        ),
         ({"compare": {"seeds": [1, 1]}}, "holds a value twice"),
         ({"compare": {"metric": "finetune"}}, "needs the section finetune"),
         ({"probe": None}, "needs the section probe"),

@@ -7,8 +7,8 @@ import pytest
 
 from tats_ray.config.data import SyntheticSettings
 from tats_ray.data.decode import DecodeRequest, decode_clips
-from tats_ray.data.manifest import read_manifest
 from tats_ray.data.ground_truth import load_ground_truth
+from tats_ray.data.manifest import read_manifest
 from tats_ray.data.synthetic.generate import ensure_synthetic
 from tats_ray.data.synthetic.scene import (
     CLASSES,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tats_ray.data.manifest import read_manifest
 from tats_ray.data.ground_truth import load_ground_truth
+from tats_ray.data.manifest import read_manifest
 from tats_ray.evaluation.held_out import enrichment, load_held_out, token_cover
 from tats_ray.evaluation.inspection import Inspector, random_enrichment
 from tats_ray.training.checkpoint import RunState
