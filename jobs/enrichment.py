@@ -1,4 +1,4 @@
-"""Do a run's masks lie on what moves? python jobs/enrichment.py runs/NAME MASKS.parquet [settings]"""
+"""Do masks lie on what moves? python jobs/enrichment.py runs/NAME MASKS.parquet [settings]"""
 
 import sys
 

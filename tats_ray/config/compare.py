@@ -39,8 +39,8 @@ class CompareSettings(Settings):
     references: list[str] = Field(min_length=1)
     """Arms that every arm is compared with, seed by seed."""
     seed_offsets: dict[str, int] = Field({})
-    """Arm -> number added to its seeds. A reference under a second name, with other seeds, shows how
-    far equal runs differ."""
+    """Arm -> number added to its seeds. A reference under a second name, with other seeds, shows
+    how far equal runs differ."""
     budget: Literal["clips", "seconds", "flops"] = "clips"
     """All arms see the same clips, or take the time or operations of the first reference."""
     metric: Metric = "linear"

@@ -1,8 +1,8 @@
 """Which pixels of a video belong to moving objects, where that is known.
 
 The synthetic set knows it of its own making (manifest column `ground_truth`). Of real videos a
-column `mask` names an .npz file whose `mask`, uint8 [F, H, W], is 255 inside moving objects; H and W
-may be those of any size of the video.
+column `mask` names an .npz file whose `mask`, uint8 [F, H, W], is 255 inside moving objects; H and
+W may be those of any size of the video.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _read_mask(video: str, path: str, frames: int) -> np.ndarray:
         ) from None
     if mask.dtype != np.uint8 or mask.ndim != 3 or len(mask) != frames or not mask.size:
         raise ManifestError(
-            f"{path}: the mask of {video} is {mask.dtype} {list(mask.shape)}; it must be uint8 with "
-            f"one picture for each of {frames} frames"
+            f"{path}: the mask of {video} is {mask.dtype} {list(mask.shape)}; it must be uint8 "
+            f"with one picture for each of {frames} frames"
         )
     return mask > _INSIDE

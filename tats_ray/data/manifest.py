@@ -62,12 +62,12 @@ class ManifestRow:
     width: int
     height: int
     ground_truth: str | None = None
-    mask: str | None = None
-    fold: str | None = None
-    group: str | None = None
     reading: Reading | None = None
     bytes: int | None = None
     mtime_ns: int | None = None
+    mask: str | None = None
+    fold: str | None = None
+    group: str | None = None
 
 
 def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:

@@ -94,50 +94,53 @@ def _moved_difference(frames: Tensor, before: Tensor) -> Tensor:
 
 
 _AGREES = 0.05  # grey levels in [0, 1] from which a pixel counts as rather not the same
+_PEAKS = 3
 
 
 def camera_shift(frames: Tensor, before: Tensor) -> Tensor:
     """How far the camera moved the picture, whole pixels (down, right): int64 [B, 2].
 
-    The highest peak of phase correlation (Kuglin and Hines 1975) may be that of a large object, so
-    it competes with no shift at all, and the one wins that explains more pixels: the mean of
-    e^2 / (e^2 + .05^2) is lower (Geman and McClure 1985), over pixels that both frames show.
+    The highest peak of phase correlation (Kuglin and Hines 1975) may be that of an object, so the
+    three highest compete with no shift at all, and the one wins that explains most pixels: the mean
+    of e^2 / (e^2 + .05^2) is lowest (Geman and McClure 1985), over pixels that both frames show.
 
     Args:
         frames, before: grey, float32 [B, H, W] in [0, 1].
     """
     import torch
 
-    peak = _correlation_peak(frames, before)
-    candidates = (peak, torch.zeros_like(peak))
+    still = torch.zeros(len(frames), 1, 2, dtype=torch.int64, device=frames.device)
+    candidates = torch.cat([still, _correlation_peaks(frames, before)], dim=1)
     costs = []
-    for candidate in candidates:
+    for candidate in candidates.unbind(1):
         moved, inside = shift(before[:, None], candidate)
         error = (frames - moved[:, 0]).square()
         share = (error / (error + _AGREES**2) * inside).mean(dim=(1, 2))
         costs.append(share / inside.float().mean(dim=(1, 2)))
-    return torch.where((costs[0] < costs[1])[:, None], *candidates)
+    best = torch.stack(costs, dim=1).argmin(dim=1)
+    return candidates.gather(1, best[:, None, None].expand(-1, 1, 2))[:, 0]
 
 
-def _correlation_peak(frames: Tensor, before: Tensor) -> Tensor:
-    """Shift at the highest value of the phase correlation, at most half a picture; int64 [B, 2]."""
+def _correlation_peaks(frames: Tensor, before: Tensor) -> Tensor:
+    """Shifts at the highest local maxima of the phase correlation, at most half a picture; int64
+    [B, 3, 2]."""
     import torch
+    from torch.nn.functional import max_pool2d
 
     height, width = frames.shape[1:]
-    sides = torch.hann_window(height), torch.hann_window(width)
-    window = (sides[0][:, None] * sides[1]).to(frames.device)
     spectra = [
-        torch.fft.rfft2((one - one.mean(dim=(1, 2), keepdim=True)) * window)
-        for one in (frames, before)
+        torch.fft.rfft2(one - one.mean(dim=(1, 2), keepdim=True)) for one in (frames, before)
     ]
     cross = spectra[0] * spectra[1].conj()
     # Frequencies that a picture does not have would vote as loudly as all others.
     floor = 1e-6 * cross.abs().amax(dim=(1, 2), keepdim=True) + torch.finfo(frames.dtype).tiny
-    place = torch.fft.irfft2(cross / (cross.abs() + floor), s=(height, width)).flatten(1).argmax(1)
-    down, right = place // width, place % width
+    likely = torch.fft.irfft2(cross / (cross.abs() + floor), s=(height, width))
+    highest = max_pool2d(likely[:, None], 3, stride=1, padding=1)[:, 0]
+    places = torch.where(likely == highest, likely, -1.0).flatten(1).topk(_PEAKS, dim=1).indices
+    down, right = places // width, places % width
     down = torch.where(down > height // 2, down - height, down)
     right = torch.where(right > width // 2, right - width, right)
-    return torch.stack([down, right], dim=1)
+    return torch.stack([down, right], dim=2)
 
 
 def shift(pictures: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,8 +58,9 @@ def write_comparison(folder: Path, settings: CompareSettings, comparison: Compar
     for measure in measures(settings.metric, comparison.names()):
         probe = "" if measure == settings.metric else f"_{measure}"
         for axis in ("ratio", "cost"):
-            fill = partial(_draw_accuracy, metric=measure, by_cost=axis == "cost")
-            draw[f"accuracy_by_{axis}{probe}.png"] = fill
+            draw[f"accuracy_by_{axis}{probe}.png"] = partial(
+                _draw_accuracy, metric=measure, by_cost=axis == "cost"
+            )
     if any(result.curve for result in comparison.results):
         draw["enrichment.png"] = _draw_enrichment
     fills = [
