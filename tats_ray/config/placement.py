@@ -26,9 +26,9 @@ class Placement(Settings):
 
     accelerator: str | None = Field(None, pattern=rf"^{_NAME}$")
     """Type of its GPUs as Ray names it, such as A100; empty: any."""
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field({})
     """Custom resources that each process takes, by name."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field({})
     """Labels of the node: a value, !value, in(a, b) or !in(a, b)."""
 
     @field_validator("resources")
@@ -63,7 +63,7 @@ class PlacementSettings(Settings):
     """For mode address; empty: any node."""
 
     rollout: Placement | None = None
-    """Nodes of rollout workers: {accelerator: A100, resources: {name: 1}, labels: {name: value}}."""
+    """Nodes of rollout workers: {accelerator: A100, resources: {name: 1}, labels: {key: text}}."""
     learner: Placement | None = None
     """Nodes of PPO learners outside the driver, without labels."""
     train: Placement | None = None

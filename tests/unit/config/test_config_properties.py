@@ -50,7 +50,7 @@ def _number(kind: type, bounds: list[Any]) -> st.SearchStrategy:
     )  # fmt: skip
 
 
-def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
+def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:  # noqa: PLR0911
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _values(parts[0], [*bounds, *_flat(parts[1:])])
@@ -63,14 +63,18 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
     if origin is dict:
         return st.dictionaries(TEXT, _values(parts[1], []), max_size=2)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        drawn: dict[bool, dict[str, st.SearchStrategy]] = {True: {}, False: {}}
-        for name, field in annotation.model_fields.items():
-            drawn[field.is_required()][name] = _values(field.annotation, _flat(field.metadata))
-        return st.fixed_dictionaries(drawn[True], optional=drawn[False])
+        return _mappings(annotation)
     if annotation in (int, float):
         return _number(annotation, bounds)
     plain = {type(None): st.none(), bool: st.booleans(), str: TEXT}
     return st.sampled_from(parts) if origin is Literal else plain[annotation]
+
+
+def _mappings(kind: type[BaseModel]) -> st.SearchStrategy:
+    drawn: dict[bool, dict[str, st.SearchStrategy]] = {True: {}, False: {}}
+    for name, field in kind.model_fields.items():
+        drawn[field.is_required()][name] = _values(field.annotation, _flat(field.metadata))
+    return st.fixed_dictionaries(drawn[True], optional=drawn[False])
 
 
 def _flat(metadata: Iterable[Any]) -> list[Any]:

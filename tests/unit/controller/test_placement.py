@@ -105,7 +105,7 @@ def test_selectors_are_read_as_ray_reads_them(selector, value, does):
 
 def test_every_kind_is_counted_with_what_each_takes():
     found = {kind.name: kind for kind in demands(_config("rollout.resources={rack: 1}"), SHARES)}
-    assert {name: kind.count for name, kind in found.items()} == {
+    assert {name: kind.processes for name, kind in found.items()} == {
         "Train workers": 2, "rollout workers": 2, "decode tasks": 1,
     }  # fmt: skip
     assert found["rollout workers"].each == {"CPU": 0.5, "GPU": 1.0, "rack": 1.0}
