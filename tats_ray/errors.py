@@ -15,12 +15,14 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 def one_line(text: str) -> str:
     """A text that does nothing to a terminal or a table: what is not seen is escaped."""
-    return "".join(
-        ascii(sign)[1:-1]
-        if unicodedata.category(sign) in _UNSEEN and sign not in _JOINERS
-        else sign
-        for sign in text
-    )
+    return "".join(ascii(sign)[1:-1] if _is_unseen(sign) else sign for sign in text)
+
+
+def _is_unseen(sign: str) -> bool:
+    if sign in _JOINERS:
+        return False
+    unassigned_tag = "\U000e0000" <= sign <= "\U000e0fff" and unicodedata.category(sign) == "Cn"
+    return unassigned_tag or unicodedata.category(sign) in _UNSEEN
 
 
 class TatsRayError(Exception):

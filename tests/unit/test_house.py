@@ -58,7 +58,7 @@ def test_test_files_are_short(path):
 
 
 def test_few_modules_are_tiny():
-    assert len(CODE) <= 169
+    assert len(CODE) <= 210
     assert sum(len(path.read_text().splitlines()) < 40 for path in CODE) <= 25
 
 

@@ -77,4 +77,4 @@ def test_no_setting_of_a_recipe_is_left_to_a_default(path):
 
 
 def test_settings_stay_few():
-    assert len(flatten(_preset("tats").model_dump())) <= 128
+    assert len(flatten(_preset("tats").model_dump())) <= 132

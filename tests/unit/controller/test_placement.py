@@ -50,7 +50,7 @@ def test_options_are_those_that_ray_takes():
     assert options == {
         "resources": {"rack": 2.0}, "label_selector": {"zone": "!b"}, "accelerator_type": "A100",
     }  # fmt: skip
-    ray.remote(len).options(**options)  # raises where Ray does not know one
+    ray.remote(task_options).options(**options)  # raises where Ray does not know one
 
 
 def test_a_type_of_gpu_is_a_resource_where_nothing_else_can_be_passed():

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -65,6 +65,7 @@ def test_a_line_and_a_summary_stay_what_they_are(text):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="\U000e0080")  # of no width, and in no category of such signs
 @given(text=TEXT)
 def test_the_terminal_gets_the_text_and_nothing_else(text, wide, capsys):
     capsys.readouterr()
