@@ -21,8 +21,8 @@ def one_line(text: str) -> str:
 def _is_unseen(sign: str) -> bool:
     if sign in _JOINERS:
         return False
-    unassigned_tag = "\U000e0000" <= sign <= "\U000e0fff" and unicodedata.category(sign) == "Cn"
-    return unassigned_tag or unicodedata.category(sign) in _UNSEEN
+    tag_or_selector = "\U000e0000" <= sign <= "\U000e0fff"  # of no width, in several categories
+    return tag_or_selector or unicodedata.category(sign) in _UNSEEN
 
 
 class TatsRayError(Exception):

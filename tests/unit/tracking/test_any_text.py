@@ -65,7 +65,8 @@ def test_a_line_and_a_summary_stay_what_they_are(text):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(text="\U000e0080")  # of no width, and in no category of such signs
+@example(text="\U000e0080")  # of no width
+@example(text="\U000e0100")
 @given(text=TEXT)
 def test_the_terminal_gets_the_text_and_nothing_else(text, wide, capsys):
     capsys.readouterr()
