@@ -48,7 +48,7 @@ def test_a_masker_of_motion_is_enriched_until_the_clip_stands_still():
     config = tiny_config(
         "masking.system=difference",
         "data.size=64", "data.stored_height=64", "data.stored_width=64", "model.patch=8",
-        "masking.ratio=0.96", "masking.candidates=0.0391",  # all 10 candidates; the first slices tie
+        "masking.ratio=0.96", "masking.candidates=0.0391",  # all 10; the first slices tie
     )  # fmt: skip
     clips = _clips(config, moving_by=4)
     inspector = Inspector(config, RunState(MAETrainer(config, torch.device("cpu")).state(), None))
