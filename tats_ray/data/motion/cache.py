@@ -93,8 +93,7 @@ def read_fields(folder: str, path: str, source: str, grid: int) -> np.ndarray:
         MotionPriorError: there is none, it is damaged, or was made of something else.
     """
     remedy = (
-        f"run tats-ray prepare with --motion {source} --motion-folder {folder} "
-        f"--motion-grid {grid}"
+        f"run tats-ray prepare with --motion {source} --motion-folder {folder} --motion-grid {grid}"
     )
     file = cache_file(folder, path)
     if not file.is_file():
