@@ -122,9 +122,7 @@ def figure(width: float, height: float, fill: Callable[[Any], None]) -> Html:
     from matplotlib.figure import Figure
 
     with (
-        rc_context(
-            {"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "tats_ray"}
-        ),
+        rc_context({"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "tats_ray"}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing")
