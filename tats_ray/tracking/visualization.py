@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,10 @@ class _VideoDrawing:
         self._video, self._runs = video, runs
         self._windows = zip(*(run.inspect_video(video) for run in runs), strict=True)
         self._next = next(self._windows)  # tells the frame rate, and whether the video is sound
-        self._tops = _tops([self._panels(run, seen, {}) for run, seen in self._lines(self._next)])
+        self._tops = _tops([self._panels(run, seen, {}, True) for run, seen in self._lines(self._next)])
         self.first: list[np.ndarray] = []
         self.middle: np.ndarray | None = None
+        self._shape: tuple[int, ...] = ()  # of every image
 
     def rate(self) -> Fraction:
         """Images per second."""
@@ -93,19 +95,23 @@ class _VideoDrawing:
         seen = window[0]
         if seen.number == seen.windows // 2:
             self.middle = draw_sheet(self._slices(window))
+        # A GIF of large images takes longer than all else.
+        missing = GIF_FRAMES - len(self.first)
+        self.first += islice(self._drawn(window, shrunk=True), missing)
+        for image in self._drawn(window, shrunk=False):
+            self._shape = self._shape or image.shape
+            yield _sized(image, self._shape)
+
+    def _drawn(self, window: tuple[VideoWindow, ...], *, shrunk: bool) -> Iterator[np.ndarray]:
+        """The images of a window in turn."""
         lines = [
-            {panel.kind: panel for panel in self._panels(run, part, self._tops)}
+            {panel.kind: panel for panel in self._panels(run, part, self._tops, shrunk)}
             for run, part in self._lines(window)
         ]
         # The first run's kinds in their order, then what only others have.
         kinds = list(dict.fromkeys(kind for line in lines for kind in line))
-        for place, frame in zip(seen.shown, seen.frames, strict=True):
-            image = draw_sheet(self._sheet(window, lines, kinds, place, frame))
-            if self.first:
-                image = _sized(image, self.first[0].shape)
-            if len(self.first) < GIF_FRAMES:
-                self.first.append(image)
-            yield image
+        for place, frame in zip(window[0].shown, window[0].frames, strict=True):
+            yield draw_sheet(self._sheet(window, lines, kinds, place, frame))
 
     def _sheet(
         self,
@@ -160,8 +166,11 @@ class _VideoDrawing:
             notes(self._runs[0].settings, window[0].inspection),
         )
 
-    def _panels(self, run: TrainedRun, seen: VideoWindow, tops: dict[str, float]) -> list[Panel]:
-        look = Look(every_frame=True, tops=tops)
+    @staticmethod
+    def _panels(
+        run: TrainedRun, seen: VideoWindow, tops: dict[str, float], shrunk: bool
+    ) -> list[Panel]:
+        look = Look(shrunk=shrunk, every_frame=True, tops=tops)
         return clip_panels(seen.inspection, 0, run.settings, look)
 
     def _lines(self, window: tuple[VideoWindow, ...]) -> list[tuple[TrainedRun, VideoWindow]]:
