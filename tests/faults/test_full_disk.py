@@ -92,7 +92,7 @@ def _comparison(folder):
         arms={"random": [], "tats": []}, ratios=[0.75], seeds=[0, 1], references=["random"]
     )
     results = [
-        TrialResult(arm, 0.75, seed, 12, 1.0, 0.1, {"knn": 0.5 + 0.1 * seed, "loss": 1.0}, [])
+        TrialResult(arm, 0.75, seed, 12, 1.0, 0.1, {"linear": 0.5 + 0.1 * seed, "loss": 1.0}, [])
         for arm in section.arms
         for seed in section.seeds
     ]
