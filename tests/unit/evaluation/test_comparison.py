@@ -6,7 +6,9 @@ import math
 
 import pytest
 
+from tats_ray.config.compare import CompareSettings
 from tats_ray.evaluation.comparison import Comparison, TrialResult, paired_difference, spread
+from tats_ray.tracking.comparison_report import write_comparison
 
 
 def _trial(arm: str, seed: int, linear: float, ratio: float = 0.9, **changes) -> TrialResult:
@@ -73,3 +75,25 @@ def test_curves_average_the_seeds_that_reached_a_step():
     )
     curve = comparison.mean_curve(0.9, "a")
     assert curve == {"step": [0, 5, 10], "moving": [2.0, 3.0, 3.0], "static": [1.0, 1.0, 1.0]}
+
+
+def test_each_of_several_probes_has_its_column_difference_and_plots(tmp_path):
+    arms = {"random": ["masking.system=random"], "tube": ["masking.system=tube"]}
+    settings = CompareSettings(arms=arms, ratios=[0.9], seeds=[0, 1], references=["random"])
+    results = [
+        TrialResult(arm, 0.9, seed, 10, 2.0, 0.5, {"a_linear": one, "b_linear": other}, [])
+        for arm, seed, one, other in [
+            ("random", 0, 0.1, 0.5), ("random", 1, 0.2, 0.6),
+            ("tube", 0, 0.2, 0.5), ("tube", 1, 0.3, 0.4),
+        ]
+    ]  # fmt: skip
+    files = write_comparison(tmp_path, settings, Comparison(results))
+    header, _, _, tube = (tmp_path / "results.md").read_text().splitlines()
+    assert [cell.strip() for cell in header.split("|")[4:-1]] == [
+        "a_linear", "b_linear", "steps", "tflops", "a_linear - random", "b_linear - random",
+    ]  # fmt: skip
+    assert "+10.0" in tube.split("|")[-3]
+    assert "-10.0" in tube.split("|")[-2]
+    assert {file.name for file in files if file.suffix == ".png"} == {
+        f"accuracy_by_{axis}_{probe}_linear.png" for axis in ("ratio", "cost") for probe in "ab"
+    }
