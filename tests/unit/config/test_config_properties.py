@@ -60,18 +60,25 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy:
         least = next((b.min_length for b in bounds if isinstance(b, MinLen)), 0)
         most = next((b.max_length for b in bounds if isinstance(b, MaxLen)), 4)
         return st.lists(_values(parts[0], []), min_size=least, max_size=most)
-    if origin is dict:
-        return st.dictionaries(TEXT, _values(parts[1], []), max_size=2)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = annotation.model_fields.items()
-        return st.fixed_dictionaries(
-            {},
-            optional={name: _values(field.annotation, _flat(field.metadata)) for name, field in fields},
-        )
+    if origin is dict or _is_settings(annotation):
+        return _mappings(annotation)
     if annotation in (int, float):
         return _number(annotation, bounds)
     plain = {type(None): st.none(), bool: st.booleans(), str: TEXT}
     return st.sampled_from(parts) if origin is Literal else plain[annotation]
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _mappings(annotation: Any) -> st.SearchStrategy:
+    """Of a mapping with any keys, or of settings that may be left out as a whole."""
+    if get_origin(annotation) is dict:
+        return st.dictionaries(TEXT, _values(get_args(annotation)[1], []), max_size=2)
+    fields = annotation.model_fields.items()
+    values = {name: _values(field.annotation, _flat(field.metadata)) for name, field in fields}
+    return st.fixed_dictionaries({}, optional=values)
 
 
 def _flat(metadata: Iterable[Any]) -> list[Any]:
@@ -85,7 +92,7 @@ def _fields(
     found: dict[str, st.SearchStrategy] = {}
     for name, field in section.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if _is_settings(kind):
             if kind is MaskingSettings:
                 kind = settings_class({"system": system})
             found |= _fields(kind, f"{prefix}{name}.")
