@@ -38,8 +38,7 @@ if [ "$1" = -c ]; then ls "$RECORD/joined" | wc -l; exit; fi
 trap 'echo "driver saved" >> "$RECORD/log"; exit 0' TERM
 {
     echo "driver $*"
-    token=$RAY_AUTH_TOKEN_PATH
-    echo "token $RAY_AUTH_MODE $(stat -c %a "$token") $(wc -c < "$token")"
+    echo "token $RAY_AUTH_MODE $(stat -c "%a %s" "$RAY_AUTH_TOKEN_PATH")"
     echo "variable ${RAY_AUTH_TOKEN:-none}"
 } >> "$RECORD/log"
 cp "$RAY_AUTH_TOKEN_PATH" "$RECORD/token"

@@ -34,16 +34,13 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
 # shellcheck disable=SC2329  # called by the trap
 clean_up() {
     trap "" TERM INT
-    running=$(jobs -rp)
-    # shellcheck disable=SC2086  # one process id a word
-    [ -z "$running" ] || kill -TERM $running 2> /dev/null || true
-    for _ in $(seq 30); do
-        running=$(jobs -rp)
-        [ -n "$running" ] || break
+    [ -z "$driver" ] || steps+=("$driver")
+    kill -TERM "${steps[@]}" 2> /dev/null || true
+    for ((second = 0; second < 30; second++)); do
+        kill -0 "${steps[@]}" 2> /dev/null || break  # true while there is one of them
         sleep 1
     done
-    # shellcheck disable=SC2086
-    [ -z "$running" ] || kill -KILL $running 2> /dev/null || true
+    kill -KILL "${steps[@]}" 2> /dev/null || true
     rm -rf "$private"
 }
 trap clean_up EXIT
@@ -106,4 +103,5 @@ while true; do
     wait "$driver" || code=$?
     [ -n "$stopped" ] || break  # a signal ends the wait, and has gone on to the driver
 done
+driver=""
 exit "$code"

@@ -13,7 +13,7 @@ from tats_ray.config.placement import Placement
 from tats_ray.errors import ResourceError
 
 _ANYWHERE = Placement()
-# Ray's own: every node with such a GPU has 1 of it; its option `accelerator_type` takes as much.
+# Every node with GPUs of a type has 1 of this, and Ray's option `accelerator_type` takes so much.
 _TYPE_SHARE = 0.001
 
 
@@ -37,7 +37,7 @@ class Demand(NamedTuple):
 
     name: str
     setting: str
-    processes: int
+    number: int
     each: Mapping[str, float]
     labels: Mapping[str, str]
 
@@ -129,10 +129,10 @@ def _check_room(chosen: tuple[Demand, ...], nodes: list[Node]) -> None:
     """Compares what these kinds need together with the nodes that any of them may use."""
     usable = [node for node in nodes if any(kind.fits(node) for kind in chosen)]
     for name in sorted({name for kind in chosen for name in kind.each}):
-        needed = sum(kind.processes * kind.each.get(name, 0.0) for kind in chosen)
+        needed = sum(kind.number * kind.each.get(name, 0.0) for kind in chosen)
         there = sum(node.resources.get(name, 0.0) for node in usable)
         if needed > there + 1e-6:
-            parts = " + ".join(f"{kind.processes} {kind.name}" for kind in chosen)
+            parts = " + ".join(f"{kind.number} {kind.name}" for kind in chosen)
             raise ResourceError(
                 f"{parts} need {needed:g} {name}, the nodes where they may run have {there:g}; "
                 f"change {' or '.join(kind.setting for kind in chosen)}, or lower their number"

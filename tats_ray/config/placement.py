@@ -12,12 +12,12 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL = re.compile(rf"(?:{_NAME}/)?{_NAME}")
 _VALUE = re.compile(rf"!?(?:{_NAME}|in\({_NAME}(?:, ?{_NAME})*\))")
 _LEAST = 1e-4  # what Ray counts in
-# What Ray counts by itself, and what sets it here.
+# What Ray counts by itself, and the remedy.
 _COUNTED = {
-    "CPU": "cluster.*_cpus",
-    "GPU": "cluster.train_worker_gpus",
-    "memory": "nothing: leave it out",
-    "object_store_memory": "nothing: leave it out",
+    "CPU": "set cluster.*_cpus",
+    "GPU": "set cluster.train_worker_gpus",
+    "memory": "leave it out",
+    "object_store_memory": "leave it out",
 }
 
 
@@ -36,9 +36,7 @@ class Placement(Settings):
     def resources_are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
         for name, amount in resources.items():
             if name in _COUNTED:
-                raise ValueError(
-                    f"'{name}' is no custom resource; what sets it is {_COUNTED[name]}"
-                )
+                raise ValueError(f"'{name}' is no custom resource; {_COUNTED[name]}")
             if not name or ":" in name:
                 raise ValueError(f"'{name}' is no name of a custom resource; leave out any colon")
             if amount < _LEAST:
@@ -63,7 +61,7 @@ class PlacementSettings(Settings):
     """For mode address; empty: any node."""
 
     rollout: Placement | None = None
-    """Nodes of rollout workers: {accelerator: A100, resources: {name: 1}, labels: {key: text}}."""
+    """Nodes of rollout workers, such as {accelerator: A100, resources: {x: 1}, labels: {k: v}}."""
     learner: Placement | None = None
     """Nodes of PPO learners outside the driver, without labels."""
     train: Placement | None = None
