@@ -74,7 +74,9 @@ class _VideoDrawing:
         self._video, self._runs = video, runs
         self._windows = zip(*(run.inspect_video(video) for run in runs), strict=True)
         self._next = next(self._windows)  # tells the frame rate, and whether the video is sound
-        self._tops = _tops([self._panels(run, seen, {}, True) for run, seen in self._lines(self._next)])
+        self._tops = _tops(
+            [self._panels(run, seen, {}, True) for run, seen in self._lines(self._next)]
+        )
         self.first: list[np.ndarray] = []
         self.middle: np.ndarray | None = None
         self._shape: tuple[int, ...] = ()  # of every image
